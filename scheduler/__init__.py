@@ -1,0 +1,1 @@
+"""The scheduler: owns every request's state and the global block table."""

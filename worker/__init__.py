@@ -1,0 +1,1 @@
+"""The worker: one process per device; does what the plan says, decides nothing."""
