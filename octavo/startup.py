@@ -1,14 +1,36 @@
-"""How a process tells `octavo serve` how far its start-up is: one JSON object a line on a pipe."""
+"""How a process starts: its stages, told to `octavo serve`, and errors an operator can mend."""
 
 import json
 import os
+import sys
 import time
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from typing import TypeVar
+
+import structlog
+
+from . import failpoints
+from .logs import configure_logging
+from .run import run
+from .settings import ProcessSettings
+
+SettingsT = TypeVar("SettingsT", bound=ProcessSettings)
+
+
+class StartupError(Exception):
+    """Something that the operator can mend: a port taken, a path that is wrong, a file that is cut.
+
+    The text says what and where, and what to do; it is all the operator sees.
+    """
 
 
 @dataclass
 class StartupReport:
-    """Reports finished stages, with the seconds each took, and readiness."""
+    """Reports finished stages, with the seconds each took, and readiness.
+
+    One JSON object a line on a pipe: {"stage", "seconds"}, then {"ready"} or {"failed"}.
+    """
 
     ready_fd: int | None
     """The pipe's writing end; None where nobody listens."""
@@ -38,3 +60,25 @@ class StartupReport:
         if self.ready_fd is not None:
             os.close(self.ready_fd)
             self.ready_fd = None
+
+
+def run_service(
+    name: str,
+    settings: SettingsT,
+    serve: Callable[[SettingsT, StartupReport], Coroutine[None, None, None]],
+    *,
+    use_uvloop: bool = False,
+) -> None:
+    """Run one process from its settings to its end: what each service's `main` does.
+
+    A StartupError becomes one line in the log and exit status 1.
+    """
+    configure_logging(settings)
+    failpoints.activate(settings.failpoints)
+    report = StartupReport(settings.ready_fd)
+    try:
+        run(serve(settings, report), use_uvloop=use_uvloop)
+    except StartupError as error:
+        structlog.get_logger().error(str(error), process=name)
+        report.failed(str(error))
+        sys.exit(1)
