@@ -21,7 +21,7 @@ HASH_BYTES = 16
 def root_hash(
     model_hash: bytes, tenant: str, adapter: str = "", cache_salt: bytes = b""
 ) -> BlockHash:
-    """Return the parent of a prompt's first block: all that changes the KV or forbids sharing it."""
+    """Return the parent of a first block: all that changes the KV or forbids sharing it."""
     digest = blake2b(digest_size=HASH_BYTES)
     for part in (model_hash, tenant.encode(), adapter.encode(), cache_salt):
         # Lengths first, so that no two different lists of parts run together into the same bytes.
