@@ -1,0 +1,110 @@
+"""A whole cluster, started as a user starts it: `octavo serve` in a process of its own."""
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+
+START_TIMEOUT_S = 120
+STOP_TIMEOUT_S = 60
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@dataclass
+class Cluster:
+    """A running `octavo serve`."""
+
+    process: "subprocess.Popen[bytes]"
+    log_path: Path
+    port: int
+    grpc_port: int
+    metrics_port: int
+    model: str
+
+    @property
+    def base_url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def grpc_address(self) -> str:
+        return f"127.0.0.1:{self.grpc_port}"
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text()
+
+    def children(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def metric(self, name: str, **labels: str) -> float:
+        """Return one sample of the scheduler's metrics; fails if it is not there."""
+        return self.metrics()[name, frozenset(labels.items())]
+
+    def metrics(self) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+        text = httpx.get(f"http://127.0.0.1:{self.metrics_port}/metrics").text
+        samples = {}
+        for line in text.splitlines():
+            if match := re.fullmatch(r"(\w+)(?:\{(.*)\})? (\S+)", line):
+                labels = frozenset(re.findall(r'(\w+)="([^"]*)"', match[2] or ""))
+                samples[match[1], labels] = float(match[3])
+        return samples
+
+    def stop(self) -> int:
+        """SIGTERM, and wait for the end; returns the exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(STOP_TIMEOUT_S)
+
+
+@contextlib.contextmanager
+def running_cluster(
+    log_path: Path, model: str, flags: Sequence[str] = (), *, name: str | None = None
+) -> Iterator[Cluster]:
+    """Run `octavo serve MODEL FLAGS` on free ports: ready when entered, ended when left."""
+    port, grpc_port, metrics_port = free_port(), free_port(), free_port()
+    command = [
+        *(sys.executable, "-m", "octavo.cli", "serve", model),
+        *("--port", str(port), "--grpc-port", str(grpc_port), "--metrics-port", str(metrics_port)),
+        *flags,
+    ]
+    with log_path.open("wb") as log:
+        process = subprocess.Popen(
+            command, stdout=log, stderr=log, env=os.environ | {"PYTHONSAFEPATH": "1"}
+        )
+    cluster = Cluster(process, log_path, port, grpc_port, metrics_port, name or model)
+    try:
+        _wait_until_ready(cluster)
+        yield cluster
+    finally:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            cluster.stop()
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def _wait_until_ready(cluster: Cluster) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        if cluster.process.poll() is not None:
+            raise AssertionError(f"octavo serve ended during start-up:\n{cluster.log}")
+        with contextlib.suppress(httpx.TransportError):
+            if httpx.get(f"{cluster.base_url}/ready").status_code == 200:
+                return
+        time.sleep(0.05)
+    raise AssertionError(f"octavo serve was not ready after {START_TIMEOUT_S} s:\n{cluster.log}")
