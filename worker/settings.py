@@ -1,0 +1,51 @@
+"""The settings of a worker process."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from octavo.settings import ProcessSettings
+
+Dtype = Literal["auto", "float32", "bfloat16"]
+LoadFormat = Literal["auto", "safetensors", "gguf", "dummy"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerSettings(ProcessSettings):
+    """Flags of `octavo worker`."""
+
+    model: str = ""
+    """Directory or .gguf file of the model. With --mock: only told to the routers, may be empty."""
+    scheduler_endpoint: str
+    """ZeroMQ address of the scheduler, such as ipc:///run/user/1000/octavo/workers.sock."""
+    rank: int = 0
+    """Which device of the group this worker is."""
+    dtype: Dtype = "auto"
+    """Type of weights and activations; auto chooses what this machine computes fast."""
+    load_format: LoadFormat = "auto"
+    """How the weights are stored; dummy draws random ones and needs config.json only."""
+    block_size: int = 16
+    """Tokens in a KV block."""
+    max_model_len: int | None = None
+    """Most tokens of prompt and output together; unset: what the model was trained for."""
+    max_num_seqs: int = 256
+    """Most outputs that run at once."""
+    max_num_batched_tokens: int = 2048
+    """Most tokens of one step."""
+    kv_cache_memory_bytes: int | None = None
+    """Memory for the KV cache; unset: a part of what is free."""
+    num_gpu_blocks_override: int | None = None
+    """Number of KV blocks, whatever the memory allows."""
+    cpu_threads: int | None = None
+    """Threads that compute; unset: one for each core."""
+    seed: int = 0
+    """Seed of --load-format dummy."""
+    mock: bool = False
+    """Speak the whole protocol without a model: tokens come from a hash of what precedes them."""
+    mock_step_s: float = 0.0
+    """Seconds that a step of the mock takes."""
+    mock_vocab_size: int = 32_000
+    """Token ids of the mock are below this."""
+    mock_eos_token_id: int = 2
+    """End-of-sequence token of the mock."""
+    mock_end_rate: float = 0.0
+    """Share of the mock's tokens that are the end-of-sequence token, in [0, 1]."""
