@@ -51,18 +51,20 @@ class SchedulerFrame(_message.Message):
     def __init__(self, welcome: _Optional[_Union[WorkerWelcome, _Mapping]] = ..., refused: _Optional[_Union[WorkerRefused, _Mapping]] = ..., plan: _Optional[_Union[StepPlan, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., control: _Optional[_Union[ControlRequest, _Mapping]] = ...) -> None: ...
 
 class WorkerFrame(_message.Message):
-    __slots__ = ("ready", "result", "ack", "heartbeat", "control")
+    __slots__ = ("ready", "result", "ack", "heartbeat", "control", "plan_refused")
     READY_FIELD_NUMBER: _ClassVar[int]
     RESULT_FIELD_NUMBER: _ClassVar[int]
     ACK_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     CONTROL_FIELD_NUMBER: _ClassVar[int]
+    PLAN_REFUSED_FIELD_NUMBER: _ClassVar[int]
     ready: WorkerReady
     result: StepResult
     ack: StepAck
     heartbeat: Heartbeat
     control: ControlResponse
-    def __init__(self, ready: _Optional[_Union[WorkerReady, _Mapping]] = ..., result: _Optional[_Union[StepResult, _Mapping]] = ..., ack: _Optional[_Union[StepAck, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., control: _Optional[_Union[ControlResponse, _Mapping]] = ...) -> None: ...
+    plan_refused: PlanRefused
+    def __init__(self, ready: _Optional[_Union[WorkerReady, _Mapping]] = ..., result: _Optional[_Union[StepResult, _Mapping]] = ..., ack: _Optional[_Union[StepAck, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., control: _Optional[_Union[ControlResponse, _Mapping]] = ..., plan_refused: _Optional[_Union[PlanRefused, _Mapping]] = ...) -> None: ...
 
 class StepPlan(_message.Message):
     __slots__ = ("epoch", "step_id", "freed_rows", "added_rows", "forked_rows", "row", "num_new_tokens", "needs_sample", "max_draft_tokens", "await_result", "groups")
@@ -285,6 +287,16 @@ class StepAck(_message.Message):
     step_id: int
     phase: WorkerPhase
     def __init__(self, epoch: _Optional[int] = ..., step_id: _Optional[int] = ..., phase: _Optional[_Union[WorkerPhase, str]] = ...) -> None: ...
+
+class PlanRefused(_message.Message):
+    __slots__ = ("epoch", "step_id", "reason")
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    STEP_ID_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    epoch: int
+    step_id: int
+    reason: str
+    def __init__(self, epoch: _Optional[int] = ..., step_id: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class WorkerReady(_message.Message):
     __slots__ = ("protocol_version", "incarnation", "rank", "stage", "last_epoch", "model_hash", "dtype", "block_size", "kv_groups", "num_rows", "vocab_size", "max_model_len", "eos_token_ids", "model_path", "device", "memory", "max_num_batched_tokens")
