@@ -1,0 +1,35 @@
+"""Copy blocks: gives a sequence its own copy of a shared block before it writes into it."""
+
+import torch
+from torch import Tensor
+
+from .cpu import library
+
+
+def copy_blocks(kv_cache: Tensor, source_ids: Tensor, target_ids: Tensor) -> None:
+    """Copy whole blocks, keys and values, in every layer.
+
+    Args:
+        kv_cache: [2, num_layers, num_blocks, block_size, num_kv_heads, head_dim], contiguous.
+        source_ids, target_ids: int64 [num_copies]; no target occurs twice or is also a source.
+    """
+    cpu = library.load_for(kv_cache.dtype)
+    if cpu is None:
+        return copy_blocks_reference(kv_cache, source_ids, target_ids)
+    assert kv_cache.is_contiguous()
+    assert source_ids.dtype == target_ids.dtype == torch.int64
+    assert source_ids.shape == target_ids.shape
+    num_planes, num_blocks = kv_cache.shape[0] * kv_cache.shape[1], kv_cache.shape[2]
+    cpu.copy_blocks(
+        kv_cache.data_ptr(),
+        source_ids.data_ptr(),
+        target_ids.data_ptr(),
+        len(source_ids),
+        num_planes,
+        num_blocks,
+        kv_cache[0, 0, 0].numel() * kv_cache.element_size(),
+    )
+
+
+def copy_blocks_reference(kv_cache: Tensor, source_ids: Tensor, target_ids: Tensor) -> None:
+    kv_cache[:, :, target_ids] = kv_cache[:, :, source_ids]

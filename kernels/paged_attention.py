@@ -1,0 +1,99 @@
+"""Paged attention: every new token attends to its request's cached keys and values.
+
+    out[t] = softmax(scale · q[t] · K[0..pos(t)]) · V[0..pos(t)]
+
+Sources: PagedAttention (Kwon et al., 2023), FlashAttention-2 (Dao, 2023).
+"""
+
+import torch
+from torch import Tensor
+
+from .cpu import library
+
+
+def paged_attention(
+    q: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    block_tables: Tensor,
+    seq_lens: Tensor,
+    query_start_loc: Tensor,
+    scale: float,
+) -> Tensor:
+    """Attend over the paged KV cache.
+
+    The keys are taken in tiles that start at fixed absolute positions, one after the other, in
+    float32: the result for a token does not depend on the batch, the chunk it came in, or the
+    number of threads.
+
+    Args:
+        q: queries, [num_tokens, num_heads, head_dim]; tokens may be apart by any stride.
+        k_cache, v_cache: [num_blocks, block_size, num_kv_heads, head_dim], contiguous, dtype of q.
+        block_tables: int32 [num_requests, max_blocks]; entries past a request's blocks are ignored.
+        seq_lens: int32 [num_requests], tokens in the cache including this step's.
+        query_start_loc: int32 [num_requests + 1], prefix sums of each request's new tokens, which
+            are the last ones of its sequence.
+    Returns:
+        [num_tokens, num_heads, head_dim], contiguous, dtype of q.
+    """
+    cpu = library.load_for(q.dtype)
+    if cpu is None:
+        args = (q, k_cache, v_cache, block_tables, seq_lens, query_start_loc, scale)
+        return paged_attention_reference(*args)
+    num_tokens, num_heads, head_dim = q.shape
+    _, block_size, num_kv_heads, _ = k_cache.shape
+    assert q.stride(2) == 1 and q.stride(1) == head_dim, q.stride()
+    for cache in (k_cache, v_cache):
+        assert cache.is_contiguous() and cache.dtype == q.dtype, cache.dtype
+    assert num_heads % num_kv_heads == 0, (num_heads, num_kv_heads)
+    for table in (block_tables, seq_lens, query_start_loc):
+        assert table.dtype == torch.int32 and table.stride(-1) == 1, table.dtype
+    out = torch.empty(q.shape, dtype=q.dtype)
+    cpu.paged_attention(
+        q.data_ptr(),
+        k_cache.data_ptr(),
+        v_cache.data_ptr(),
+        block_tables.data_ptr(),
+        seq_lens.data_ptr(),
+        query_start_loc.data_ptr(),
+        out.data_ptr(),
+        len(seq_lens),
+        num_heads,
+        num_kv_heads,
+        head_dim,
+        block_size,
+        q.stride(0),
+        block_tables.stride(0),
+        scale,
+        library.DTYPES[q.dtype],
+    )
+    return out
+
+
+def paged_attention_reference(
+    q: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    block_tables: Tensor,
+    seq_lens: Tensor,
+    query_start_loc: Tensor,
+    scale: float,
+) -> Tensor:
+    out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+    block_size, num_kv_heads = k_cache.shape[1:3]
+    heads_per_kv_head = q.shape[1] // num_kv_heads
+    starts = query_start_loc.tolist()
+    for request, seq_len in enumerate(seq_lens.tolist()):
+        queries = slice(starts[request], starts[request + 1])
+        block_ids = block_tables[request, : -(-seq_len // block_size)].long()
+
+        def gathered(cache: Tensor, block_ids: Tensor = block_ids, length: int = seq_len) -> Tensor:
+            tokens = cache[block_ids].flatten(0, 1)[:length].float()
+            return tokens.repeat_interleave(heads_per_kv_head, dim=1)
+
+        scores = torch.einsum("qhd,khd->hqk", q[queries].float(), gathered(k_cache)) * scale
+        positions = torch.arange(seq_len, device=q.device)
+        is_later = positions > positions[seq_len - scores.shape[1] :, None]
+        weights = scores.masked_fill(is_later, -torch.inf).softmax(dim=-1)
+        out[queries] = torch.einsum("hqk,khd->qhd", weights, gathered(v_cache)).to(q.dtype)
+    return out

@@ -1,0 +1,73 @@
+"""RMSNorm: scales each row to unit root mean square, alone or after adding the residual stream.
+
+    out = x / sqrt(mean(x²) + eps) · weight
+
+Source: Zhang and Sennrich, Root Mean Square Layer Normalization (2019).
+"""
+
+import torch
+from torch import Tensor
+
+from .cpu import library
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Normalise the rows of `x`.
+
+    Args:
+        x: [num_rows, dim], contiguous; float32 or bfloat16.
+        weight: [dim], dtype of x.
+    Returns:
+        [num_rows, dim], dtype of x, computed in float32 and rounded once.
+    """
+    cpu = library.load_for(x.dtype)
+    if cpu is None:
+        return rms_norm_reference(x, weight, eps)
+    _check(x, weight)
+    out = torch.empty_like(x)
+    cpu.rms_norm(
+        x.data_ptr(), weight.data_ptr(), out.data_ptr(), *x.shape, eps, library.DTYPES[x.dtype]
+    )
+    return out
+
+
+def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """Add `x` to the residual stream and normalise the sum.
+
+    Args:
+        x, residual: [num_rows, dim], contiguous, of one dtype. `residual` is overwritten.
+        weight: [dim], same dtype.
+    Returns:
+        The normalised rows, and `residual` itself, which now holds residual + x rounded to its
+        dtype. The norm is that of the rounded sum.
+    """
+    cpu = library.load_for(x.dtype)
+    if cpu is None:
+        residual.add_(x)
+        return rms_norm_reference(residual, weight, eps), residual
+    _check(x, weight)
+    _check(residual, weight)
+    assert x.shape == residual.shape, (x.shape, residual.shape)
+    out = torch.empty_like(x)
+    cpu.add_rms_norm(
+        x.data_ptr(),
+        residual.data_ptr(),
+        weight.data_ptr(),
+        out.data_ptr(),
+        *x.shape,
+        eps,
+        library.DTYPES[x.dtype],
+    )
+    return out, residual
+
+
+def rms_norm_reference(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    wide = x.float()
+    inverse_rms = torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
+    return (wide * inverse_rms * weight.float()).to(x.dtype)
+
+
+def _check(x: Tensor, weight: Tensor) -> None:
+    assert x.dim() == 2 and x.is_contiguous(), x.shape
+    assert weight.shape == x.shape[1:] and weight.is_contiguous(), weight.shape
+    assert weight.dtype == x.dtype, weight.dtype

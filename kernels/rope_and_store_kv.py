@@ -1,0 +1,84 @@
+"""Rotary embedding of queries and keys, and the write of keys and values into the paged cache.
+
+    [a, b] = halves of a head        rotated = [a · cos − b · sin, b · cos + a · sin]
+
+Source: RoFormer (Su et al., 2021), with the pairing of GPT-NeoX: dimension i turns with i + d/2.
+"""
+
+import torch
+from torch import Tensor
+
+from .cpu import library
+
+
+def rope_and_store_kv(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cos_sin: Tensor,
+    positions: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    slot_mapping: Tensor,
+) -> None:
+    """Rotate `q` in place, and write rotated `k` and `v` to their slots of the cache.
+
+    Args:
+        q: [num_tokens, num_heads, head_dim]; k, v: [num_tokens, num_kv_heads, head_dim]. They may
+            be views into one fused output: each token's heads are contiguous, tokens are apart by
+            any stride. `k` and `v` themselves are left as they are.
+        cos_sin: float32 [max_positions, head_dim]: cosines of the head_dim / 2 angles, then sines.
+        positions: int64 [num_tokens], rows of `cos_sin`.
+        k_cache, v_cache: [num_blocks, block_size, num_kv_heads, head_dim], contiguous, dtype of q.
+        slot_mapping: int64 [num_tokens], block_id * block_size + offset; no slot occurs twice.
+    """
+    cpu = library.load_for(q.dtype)
+    if cpu is None:
+        args = (q, k, v, cos_sin, positions, k_cache, v_cache, slot_mapping)
+        return rope_and_store_kv_reference(*args)
+    for heads in (q, k, v):
+        assert heads.stride(2) == 1 and heads.stride(1) == heads.shape[2], heads.stride()
+    for cache in (k_cache, v_cache):
+        assert cache.is_contiguous() and cache.dtype == k.dtype == v.dtype == q.dtype, cache.dtype
+    assert positions.dtype == slot_mapping.dtype == torch.int64
+    assert cos_sin.dtype == torch.float32 and cos_sin.is_contiguous()
+    num_tokens, num_heads, head_dim = q.shape
+    cpu.rope_and_store_kv(
+        q.data_ptr(),
+        k.data_ptr(),
+        v.data_ptr(),
+        cos_sin.data_ptr(),
+        positions.data_ptr(),
+        k_cache.data_ptr(),
+        v_cache.data_ptr(),
+        slot_mapping.data_ptr(),
+        num_tokens,
+        num_heads,
+        k.shape[1],
+        head_dim,
+        q.stride(0),
+        k.stride(0),
+        v.stride(0),
+        library.DTYPES[q.dtype],
+    )
+
+
+def rope_and_store_kv_reference(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cos_sin: Tensor,
+    positions: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    slot_mapping: Tensor,
+) -> None:
+    cos, sin = cos_sin[positions].unsqueeze(1).chunk(2, dim=-1)
+
+    def rotated(heads: Tensor) -> Tensor:
+        a, b = heads.float().chunk(2, dim=-1)
+        return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1).to(heads.dtype)
+
+    q.copy_(rotated(q))
+    k_cache.flatten(0, 1)[slot_mapping] = rotated(k)
+    v_cache.flatten(0, 1)[slot_mapping] = v
