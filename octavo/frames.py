@@ -1,0 +1,49 @@
+"""What both ends of a socket between scheduler and worker agree on, beside the messages."""
+
+import time
+
+import structlog
+import zmq
+
+BEAT_S = 0.5
+"""Seconds between two heartbeats, each way."""
+
+LOST_AFTER_BEATS = 10
+"""A peer that was silent for so many of our own beats is gone. Beats of ours, not seconds: after a
+pause of this process, what the peer sent meanwhile is read before it is judged."""
+
+_MAX_FRAME_BYTES = 16 * 1024 * 1024
+_MAX_QUEUED_FRAMES = 1000
+_LOG_PERIOD_S = 1.0
+
+
+def set_limits(socket: "zmq.Socket[bytes]") -> None:
+    """Bound what the socket takes and queues; closing it never waits."""
+    socket.setsockopt(zmq.MAXMSGSIZE, _MAX_FRAME_BYTES)
+    socket.setsockopt(zmq.RCVHWM, _MAX_QUEUED_FRAMES)
+    socket.setsockopt(zmq.SNDHWM, _MAX_QUEUED_FRAMES)
+    socket.setsockopt(zmq.LINGER, 0)
+
+
+class BrokenFrames:
+    """Counts frames that are no message of ours, and logs at most one a second of each peer."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._last_logged_s: dict[bytes, float] = {}
+        self._log = structlog.get_logger()
+
+    def add(self, peer: bytes, reason: str) -> None:
+        """Count one, from the peer with this socket identity."""
+        self.count += 1
+        now_s = time.monotonic()
+        if now_s - self._last_logged_s.get(peer, -_LOG_PERIOD_S) < _LOG_PERIOD_S:
+            return
+        # Identities are the peer's to choose: old ones are forgotten, so that they do not pile up.
+        self._last_logged_s = {
+            other: since_s
+            for other, since_s in self._last_logged_s.items()
+            if now_s - since_s < _LOG_PERIOD_S
+        }
+        self._last_logged_s[peer] = now_s
+        self._log.warning("ignored a broken frame", peer=repr(peer), reason=reason)

@@ -1,0 +1,54 @@
+"""The worker process: load the model, find the scheduler, run steps until told to stop."""
+
+import asyncio
+import sys
+from typing import Annotated
+
+import cyclopts
+import structlog
+
+from octavo.run import stop_requested
+from octavo.startup import StartupReport, run_service
+
+from .mock_runner import MockRunner
+from .scheduler_client import SchedulerClient
+from .settings import WorkerSettings
+from .step_loop import StepFailed, StepLoop, StepRunner
+
+
+def main(settings: Annotated[WorkerSettings, cyclopts.Parameter(name="*")]) -> None:
+    """Run one device: load the model and do what the scheduler's plans say."""
+    run_service("worker", settings, serve)
+
+
+async def serve(settings: WorkerSettings, report: StartupReport) -> None:
+    # Until the model is loaded there is nothing to finish: SIGTERM ends the process at once.
+    runner = build_runner(settings, report)
+    stop = asyncio.create_task(stop_requested())
+    work = asyncio.create_task(_work(settings, report, runner))
+    await asyncio.wait({stop, work}, return_when=asyncio.FIRST_COMPLETED)
+    for task in (stop, work):
+        task.cancel()
+    (_, failure) = await asyncio.gather(stop, work, return_exceptions=True)
+    if isinstance(failure, StepFailed):
+        structlog.get_logger().error(str(failure), process="worker")
+        sys.exit(1)
+    if isinstance(failure, Exception):
+        raise failure
+
+
+def build_runner(settings: WorkerSettings, report: StartupReport) -> StepRunner:
+    """Return the mock or the model; torch is imported for the model only."""
+    if settings.mock:
+        return MockRunner(settings)
+    from .loading import load_model_runner
+
+    return load_model_runner(settings, report)
+
+
+async def _work(settings: WorkerSettings, report: StartupReport, runner: StepRunner) -> None:
+    ready = runner.describe()
+    async with SchedulerClient(settings.scheduler_endpoint, ready, rank=settings.rank) as scheduler:
+        epoch = await scheduler.welcomed()
+        report.ready(f"{ready.device}, {ready.dtype}, epoch {epoch}")
+        await StepLoop(runner, scheduler).run()
