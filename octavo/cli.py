@@ -1,0 +1,50 @@
+"""The command line: `octavo serve`, and a command for each process of the cluster.
+
+A command's module is imported when the command is given, so `octavo --help` stays quick.
+"""
+
+import sys
+
+from cyclopts import App, CycloptsError, Parameter
+
+from .config import SOURCES
+from .version import VERSION
+
+_COMMANDS = {
+    "serve": ("octavo.serve:main", "Serve a model: start and watch the whole cluster here."),
+    "gateway": ("octavo.gateway.server:main", "Run the REST gateway, in front of a router."),
+    "router": ("octavo.router.server:main", "Run a router: text in, text out, over gRPC."),
+    "scheduler": ("octavo.scheduler.server:main", "Run the scheduler of a group of workers."),
+    "worker": ("octavo.worker.server:main", "Run a worker: one device's share of the model."),
+}
+
+_EPILOGUE = (
+    "Every flag can also come from the YAML file given with --config (max-model-len: 4096)"
+    " or from the environment (OCTAVO_MAX_MODEL_LEN=4096)."
+)
+
+
+def build_app() -> App:
+    app = App(
+        name="octavo",
+        version=VERSION,
+        help="Serves large language models, on GPUs and on CPUs.",
+        help_format="plaintext",
+        help_epilogue=_EPILOGUE,
+        config=SOURCES,
+        default_parameter=Parameter(negative_iterable=()),
+        exit_on_error=False,
+        print_error=False,
+    )
+    for position, (name, (target, does)) in enumerate(_COMMANDS.items()):
+        app.command(target, name=name, help=does, sort_key=position)
+    return app
+
+
+def main() -> None:
+    """Run the command in sys.argv; a mistake in it becomes a line and exit status 2."""
+    try:
+        build_app()()
+    except CycloptsError as error:
+        print(f"octavo: {error}", file=sys.stderr)
+        sys.exit(2)

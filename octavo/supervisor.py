@@ -1,0 +1,75 @@
+"""Starts the processes of the cluster, restarts one that ends, and drains them all in order."""
+
+import asyncio
+import signal
+from collections.abc import Callable, Sequence
+
+from .child_process import ChildCommand
+from .cluster_member import ClusterMember
+from .console import Console
+from .restart_policy import RestartPolicy
+
+# A process that used up its own limit for draining still needs a moment to close.
+_CLOSING_S = 5.0
+
+
+class Supervisor:
+    """The cluster on this machine: one process for each command."""
+
+    def __init__(
+        self,
+        commands: Sequence[ChildCommand],
+        console: Console,
+        *,
+        drain_timeout_s: float,
+        restarts: RestartPolicy,
+    ) -> None:
+        """`commands` are in the order in which they drain: the side of the clients first."""
+        self._drain_timeout_s = drain_timeout_s
+        self._members = [ClusterMember(command, console, restarts) for command in commands]
+        self._stopping = asyncio.Event()
+        self._is_killed = False
+
+    async def run(self, announce: Callable[[], None]) -> bool:
+        """Run the cluster until SIGTERM or SIGINT; return whether all drained in their time.
+
+        A second signal kills what still drains.
+
+        Args:
+            announce: called once, when every process can serve.
+        Raises:
+            StartupError: a process cannot start, or ends again and again. None is left running.
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop)
+        keepers = [asyncio.create_task(member.keep_running()) for member in self._members]
+        others = [
+            asyncio.create_task(self._stopping.wait()),
+            asyncio.create_task(self._announce(announce)),
+        ]
+        await asyncio.wait([others[0], *keepers], return_when=asyncio.FIRST_COMPLETED)
+        failed = [keeper for keeper in keepers if keeper.done()]
+        for task in (*keepers, *others):
+            task.cancel()
+        has_drained = await self._drain()
+        for keeper in failed:
+            keeper.result()
+        return has_drained
+
+    async def _announce(self, announce: Callable[[], None]) -> None:
+        for member in self._members:
+            await member.ready.wait()
+        announce()
+
+    async def _drain(self) -> bool:
+        timeout_s = self._drain_timeout_s + _CLOSING_S
+        in_time = [await member.drain(timeout_s) for member in self._members]
+        return all(in_time) and not self._is_killed
+
+    def _stop(self) -> None:
+        if self._stopping.is_set():
+            self._is_killed = True
+            for member in self._members:
+                member.kill()
+        self._stopping.set()
