@@ -1,0 +1,109 @@
+"""An answer in one piece: gathers the events of all outputs and makes the JSON body of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+from msgspec import UNSET
+
+from octavo.v1 import common_pb2
+from octavo.v1.inference_pb2 import Delta, Finished
+
+from .answer import AnswerStyle, UsageTotal, finish_reason, new_identity, stop_reason
+from .openai_types import (
+    ChatAnswer,
+    ChatChoice,
+    ChatMessage,
+    CompletionAnswer,
+    CompletionChoice,
+    GenerationBody,
+)
+from .router_client import RouterStream
+from .router_requests import num_outputs
+
+
+@dataclass(slots=True)
+class _Output:
+    """What has arrived of one output."""
+
+    texts: list[str] = field(default_factory=list)
+    token_ids: list[int] = field(default_factory=list)
+    finished: Finished = field(default_factory=Finished)
+
+
+class CollectedAnswer:
+    """An AnswerSink that keeps everything."""
+
+    def __init__(
+        self, style: AnswerStyle, body: GenerationBody, streams: Sequence[RouterStream]
+    ) -> None:
+        self._style = style
+        self._body = body
+        self._started = [stream.started for stream in streams]
+        self._outputs = [_Output() for _ in range(len(streams) * num_outputs(body))]
+        self._usage = UsageTotal()
+
+    async def delta(self, choice: int, delta: Delta) -> None:
+        output = self._outputs[choice]
+        output.texts.append(delta.text)
+        output.token_ids.extend(delta.token_ids)
+
+    async def finished(self, choice: int, finished: Finished) -> None:
+        self._outputs[choice].finished = finished
+
+    def usage(self, usage: common_pb2.Usage) -> None:
+        self._usage.add(usage)
+
+    def to_json(self) -> bytes:
+        answer = self._chat_answer() if self._style.is_chat else self._completion_answer()
+        return msgspec.json.encode(answer)
+
+    def _chat_answer(self) -> ChatAnswer:
+        identity = new_identity(self._style, self._started[0].model)
+        choices = [
+            ChatChoice(
+                index=i,
+                message=ChatMessage("assistant", "".join(output.texts)),
+                finish_reason=finish_reason(output.finished),
+                stop_reason=stop_reason(output.finished, self._body),
+                token_ids=output.token_ids if self._body.return_token_ids else UNSET,
+            )
+            for i, output in enumerate(self._outputs)
+        ]
+        return ChatAnswer(
+            id=identity.id,
+            object=self._style.object,
+            created=identity.created,
+            model=identity.model,
+            choices=choices,
+            usage=self._usage.to_json(),
+            prompt_token_ids=self._prompt_token_ids(0),
+        )
+
+    def _completion_answer(self) -> CompletionAnswer:
+        identity = new_identity(self._style, self._started[0].model)
+        n = num_outputs(self._body)
+        choices = [
+            CompletionChoice(
+                index=i,
+                text="".join(output.texts),
+                finish_reason=finish_reason(output.finished),
+                stop_reason=stop_reason(output.finished, self._body),
+                prompt_token_ids=self._prompt_token_ids(i // n),
+                token_ids=output.token_ids if self._body.return_token_ids else UNSET,
+            )
+            for i, output in enumerate(self._outputs)
+        ]
+        return CompletionAnswer(
+            id=identity.id,
+            object=self._style.object,
+            created=identity.created,
+            model=identity.model,
+            choices=choices,
+            usage=self._usage.to_json(),
+        )
+
+    def _prompt_token_ids(self, prompt: int) -> list[int] | msgspec.UnsetType:
+        if not self._body.return_token_ids:
+            return UNSET
+        return list(self._started[prompt].prompt_token_ids)

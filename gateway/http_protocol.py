@@ -1,0 +1,92 @@
+"""uvicorn's HTTP/1.1 connection with limits on headers and slow clients, and our error bodies.
+
+uvicorn's protocol over httptools accepts headers of any size, at any pace (0.54).
+"""
+
+import asyncio
+import http
+
+from httptools import HttpParserError
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from .errors import http_error_body
+from .limits import HEADER_TIMEOUT_S, LINGER_S, MAX_HEADER_BYTES, MAX_HEADERS
+
+
+class LimitedHttpProtocol(HttpToolsProtocol):
+    """One connection. A timer runs while headers are awaited, and while an answered body drains."""
+
+    _timer: asyncio.TimerHandle | None = None
+    _num_header_bytes = 0
+    _are_headers_complete = False
+    _are_headers_too_large = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._start_timer(HEADER_TIMEOUT_S)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._are_headers_complete:
+            super().data_received(data)
+            return
+        if self._timer is None:
+            self._start_timer(HEADER_TIMEOUT_S)
+        self._num_header_bytes += len(data)
+        super().data_received(data)
+        # A header that is still being received has not been handed to on_header yet.
+        if (
+            not self._are_headers_complete
+            and self._num_header_bytes > MAX_HEADER_BYTES
+            and not self.transport.is_closing()
+        ):
+            self._are_headers_too_large = True
+            self.send_400_response("")
+
+    def on_headers_complete(self) -> None:
+        num_bytes = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        if num_bytes > MAX_HEADER_BYTES or len(self.headers) > MAX_HEADERS:
+            self._are_headers_too_large = True
+            raise HttpParserError("headers too large")
+        self._are_headers_complete = True
+        self._num_header_bytes = 0
+        self._stop_timer()
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._are_headers_complete = False
+        self._stop_timer()
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.cycle.more_body:
+            # Closing now would reset the connection before the client has read the answer.
+            self._start_timer(LINGER_S)
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP request, or has too many headers, and close."""
+        status = 400
+        if self._are_headers_too_large:
+            status = 431
+            msg = f"The headers are larger than {MAX_HEADER_BYTES} bytes or {MAX_HEADERS} lines."
+        body = http_error_body(status, msg)
+        head = (
+            f"HTTP/1.1 {status} {http.HTTPStatus(status).phrase}\r\n"
+            f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
+            "connection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + body)
+        self.transport.close()
+
+    def _start_timer(self, seconds: float) -> None:
+        self._stop_timer()
+        self._timer = self.loop.call_later(seconds, self.transport.close)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -1,0 +1,189 @@
+"""The routes of the OpenAI API and those that operators use."""
+
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from octavo.errors import RequestError, Unavailable
+from octavo.v1.inference_pb2 import ChatRequest, GenerateRequest
+from octavo.v1.models_pb2 import Model
+from octavo.version import VERSION
+
+from .answer import CHAT, COMPLETION, AnswerStyle, relay
+from .collecting import CollectedAnswer
+from .errors import ClientGone, as_request_error, handle_http_exception, handle_request_error
+from .http_boundary import HttpBoundary
+from .in_flight import InFlight
+from .json_body import decode_body
+from .limits import read_body
+from .metrics import GatewayMetrics
+from .not_offered import with_not_offered
+from .openai_types import ChatBody, CompletionBody, GenerationBody, ModelCard, ModelList
+from .router_client import RouterClient, RouterStream
+from .router_requests import chat_requests, completion_requests
+from .streaming import StreamedAnswer
+
+BodyT = TypeVar("BodyT", bound=GenerationBody)
+RouterRequest = ChatRequest | GenerateRequest
+
+
+def create_app(router: RouterClient, in_flight: InFlight, metrics: GatewayMetrics) -> Starlette:
+    """Return the ASGI application."""
+    chat = GenerationRoute(router, in_flight, metrics, ChatBody, chat_requests, CHAT)
+    completions = GenerationRoute(
+        router, in_flight, metrics, CompletionBody, completion_requests, COMPLETION
+    )
+    models = ModelRoutes(router)
+    operations = OperationRoutes(router, in_flight, metrics)
+    app = Starlette(
+        routes=[
+            Route("/v1/chat/completions", chat, methods=["POST"]),
+            Route("/v1/completions", completions, methods=["POST"]),
+            Route("/v1/models", models.list),
+            Route("/v1/models/{model_id:path}", models.get),
+            Route("/health", operations.health),
+            Route("/ready", operations.ready),
+            Route("/version", operations.version),
+            Route("/metrics", operations.metrics),
+        ],
+        middleware=[Middleware(HttpBoundary, metrics=metrics)],
+        exception_handlers={
+            RequestError: handle_request_error,
+            HTTPException: handle_http_exception,
+        },
+    )
+    # A redirect would be built from the Host header, which anyone can write.
+    app.router.redirect_slashes = False
+    return app
+
+
+class GenerationRoute(Generic[BodyT]):
+    """One of the two routes that generate text: body → router requests → answer."""
+
+    def __init__(
+        self,
+        router: RouterClient,
+        in_flight: InFlight,
+        metrics: GatewayMetrics,
+        body_type: type[BodyT],
+        to_requests: Callable[[BodyT, str], Sequence[RouterRequest]],
+        style: AnswerStyle,
+    ) -> None:
+        self._router = router
+        self._in_flight = in_flight
+        self._metrics = metrics
+        self._decoder = msgspec.json.Decoder(with_not_offered(body_type))
+        self._to_requests = to_requests
+        self._style = style
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        raw = await read_body(scope, receive)
+        self._metrics.received_bytes.inc(len(raw))
+        body = decode_body(self._decoder, raw)
+        requests = self._to_requests(body, scope["request_id"])
+        if body.stream:
+            await self._stream(body, requests, scope, receive, send)
+        else:
+            await self._collect(body, requests, scope, receive, send)
+
+    async def _collect(
+        self,
+        body: BodyT,
+        requests: Sequence[RouterRequest],
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        async with self._in_flight.until_gone(receive):
+            async with self._router.generate(requests, scope["request_id"]) as streams:
+                answer = CollectedAnswer(self._style, body, streams)
+                await relay(streams, body, answer)
+        await _json(answer.to_json())(scope, receive, send)
+
+    async def _stream(
+        self,
+        body: BodyT,
+        requests: Sequence[RouterRequest],
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        """Raises what fails before the first byte, as a status; what fails later ends the stream."""
+        answer: StreamedAnswer | None = None
+        try:
+            async with self._in_flight.until_gone(receive):
+                async with self._router.generate(requests, scope["request_id"]) as streams:
+                    answer = self._open(body, streams, scope, send)
+                    await answer.open()
+                    await relay(streams, body, answer)
+        except ClientGone:
+            raise
+        except Exception as error:
+            if answer is None:
+                raise
+            await answer.fail(as_request_error(error, scope["request_id"]))
+        else:
+            await answer.close()
+
+    def _open(
+        self, body: BodyT, streams: Sequence[RouterStream], scope: Scope, send: Send
+    ) -> StreamedAnswer:
+        timer = self._metrics.first_text_timer(scope["route"].path, scope["since"])
+        return StreamedAnswer(self._style, body, streams, send, timer)
+
+
+class ModelRoutes:
+    """Which models are served."""
+
+    def __init__(self, router: RouterClient) -> None:
+        self._router = router
+
+    async def list(self, _: Request) -> Response:
+        models = await self._router.list_models()
+        return _json(msgspec.json.encode(ModelList("list", [_card(model) for model in models])))
+
+    async def get(self, request: Request) -> Response:
+        model = await self._router.get_model(request.path_params["model_id"])
+        return _json(msgspec.json.encode(_card(model)))
+
+
+class OperationRoutes:
+    """What load balancers, supervisors and Prometheus ask."""
+
+    def __init__(self, router: RouterClient, in_flight: InFlight, metrics: GatewayMetrics) -> None:
+        self._router = router
+        self._in_flight = in_flight
+        self._metrics = metrics
+
+    async def health(self, _: Request) -> Response:
+        """The gateway runs, whatever is behind it."""
+        return _json(b'{"status":"ok"}')
+
+    async def ready(self, _: Request) -> Response:
+        """Requests can be answered."""
+        if self._in_flight.is_draining:
+            raise Unavailable("The gateway is shutting down.")
+        await self._router.check_ready()
+        return _json(b'{"status":"ready"}')
+
+    async def version(self, _: Request) -> Response:
+        return _json(msgspec.json.encode({"version": VERSION}))
+
+    async def metrics(self, _: Request) -> Response:
+        return Response(self._metrics.to_text(), media_type="text/plain; version=0.0.4")
+
+
+def _card(model: Model) -> ModelCard:
+    return ModelCard(model.id, "model", model.created_s, "octavo", model.root, model.max_model_len)
+
+
+def _json(content: bytes) -> Response:
+    return Response(content, media_type="application/json")

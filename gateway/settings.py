@@ -1,0 +1,19 @@
+"""The gateway's flags."""
+
+from dataclasses import dataclass
+
+from octavo.settings import ProcessSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatewaySettings(ProcessSettings):
+    """Where the gateway listens, and which router it calls."""
+
+    host: str = "127.0.0.1"
+    """Address that the REST API listens on."""
+    port: int = 8000
+    """Port that the REST API listens on; 0 takes a free one."""
+    router: str = "127.0.0.1:50051"
+    """gRPC address of the router: HOST:PORT or unix:/PATH."""
+    drain_timeout_s: float = 30.0
+    """Seconds that running requests may go on after SIGTERM."""
