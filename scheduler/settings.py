@@ -1,0 +1,38 @@
+"""The settings of a scheduler process."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from octavo.settings import ProcessSettings
+
+SchedulingPolicy = Literal["fcfs", "priority"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SchedulerSettings(ProcessSettings):
+    """Flags of `octavo scheduler`."""
+
+    listen: str
+    """gRPC address for the routers: unix:/path, or host:port of a private interface."""
+    worker_endpoint: str
+    """ZeroMQ address that the workers connect to: ipc:///path, in a directory of mode 0700."""
+    served_model_name: tuple[str, ...]
+    """Names the model is served under; the first is the one in answers."""
+    max_model_len: int | None = None
+    """Most tokens of prompt and output together; unset: what the workers can hold."""
+    max_num_seqs: int = 256
+    """Most outputs that run at once."""
+    max_num_batched_tokens: int = 2048
+    """Most tokens of one step."""
+    scheduling_policy: SchedulingPolicy = "fcfs"
+    """Order of waiting requests: as they came, or by their priority first."""
+    enable_prefix_caching: bool = True
+    """Reuse the KV of prompts that begin alike."""
+    async_scheduling: bool = True
+    """Plan each step while the one before it runs."""
+    max_num_queued_requests: int = 1024
+    """Requests that may wait; more are refused with RESOURCE_EXHAUSTED."""
+    drain_timeout_s: float = 30.0
+    """Seconds that running requests have to finish after SIGTERM."""
+    metrics_port: int = 0
+    """Port on the loopback interface for Prometheus; 0: none."""
