@@ -1,0 +1,54 @@
+"""Builds runners of tiny models, with traps in all memory that must not be read."""
+
+import math
+from pathlib import Path
+
+import torch
+
+from octavo.startup import StartupReport
+from octavo.v1 import step_pb2
+from octavo.worker.kv_cache import allocate_kv_cache
+from octavo.worker.loading import load_model_runner, open_model
+from octavo.worker.model_runner import ModelRunner
+from octavo.worker.models.decoder import Decoder
+from octavo.worker.rows import RowLimits, Rows
+from octavo.worker.settings import Dtype, WorkerSettings
+from octavo.worker.weights import load_weights
+
+BLOCK_SIZE = 4
+NUM_BLOCKS = 256
+
+
+def settings_for(
+    model: Path, *, dtype: Dtype = "float32", num_blocks: int = NUM_BLOCKS
+) -> WorkerSettings:
+    return WorkerSettings(
+        model=str(model),
+        scheduler_endpoint="ipc:///nowhere",
+        dtype=dtype,
+        block_size=BLOCK_SIZE,
+        max_num_seqs=16,
+        num_gpu_blocks_override=num_blocks,
+    )
+
+
+def loaded_runner(model: Path, *, dtype: Dtype = "float32") -> ModelRunner:
+    """Return a runner as the worker process makes it."""
+    return load_model_runner(settings_for(model, dtype=dtype), StartupReport(None))
+
+
+def poisoned_runner(model: Path) -> ModelRunner:
+    """Return a float32 runner whose unused rows hold trap values and whose cache holds NaN."""
+    config, checkpoint = open_model(settings_for(model))
+    kv_cache = allocate_kv_cache(config, NUM_BLOCKS, BLOCK_SIZE, torch.float32)
+    kv_cache.fill_(math.nan)
+    limits = RowLimits(
+        num_rows=16,
+        max_model_len=config.max_position_embeddings,
+        block_size=BLOCK_SIZE,
+        num_blocks=(NUM_BLOCKS,),
+        vocab_size=config.vocab_size,
+        max_num_batched_tokens=2048,
+    )
+    decoder = Decoder(config, load_weights(config, checkpoint, torch.float32), limits.max_model_len)
+    return ModelRunner(decoder, kv_cache, Rows(limits, poison=True), step_pb2.WorkerReady())

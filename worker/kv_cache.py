@@ -1,0 +1,82 @@
+"""The KV cache: how many blocks fit into memory, and the one tensor that holds them."""
+
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from octavo.startup import StartupError
+
+from .models.config import ModelConfig
+
+_DEFAULT_BYTES = 4 << 30
+_DEFAULT_SHARE = 0.5
+
+_MEMINFO = Path("/proc/meminfo")
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def block_bytes(config: ModelConfig, block_size: int, dtype: torch.dtype) -> int:
+    """Return the memory of one block: keys and values of `block_size` tokens on every layer."""
+    token_numbers = 2 * config.num_layers * config.num_kv_heads * config.head_dim
+    return token_numbers * block_size * dtype.itemsize
+
+
+def fitting_blocks(bytes_per_block: int, kv_cache_memory_bytes: int | None) -> int:
+    """Return how many blocks to allocate.
+
+    Without a number of bytes they get half of the memory that is free, and at most 4 GiB: on a
+    machine that does other things too, more would be rude, and few CPUs could use more.
+    Raises StartupError if not even one fits.
+    """
+    if kv_cache_memory_bytes is None:
+        free_bytes = _free_memory_bytes()
+        kv_cache_memory_bytes = min(_DEFAULT_BYTES, int(free_bytes * _DEFAULT_SHARE))
+    num_blocks = kv_cache_memory_bytes // bytes_per_block
+    if num_blocks < 1:
+        raise StartupError(
+            f"a KV cache of {kv_cache_memory_bytes:,} bytes holds no block of {bytes_per_block:,}"
+            " bytes; free memory or raise --kv-cache-memory-bytes."
+        )
+    return num_blocks
+
+
+def allocate_kv_cache(
+    config: ModelConfig, num_blocks: int, block_size: int, dtype: torch.dtype
+) -> Tensor:
+    """Return zeros, [2, num_layers, num_blocks, block_size, num_kv_heads, head_dim].
+
+    numpy takes its zeros from calloc, so the system hands out a page of memory when it is first
+    written, and start-up waits for none. Raises StartupError if there is not enough.
+    """
+    shape = (2, config.num_layers, num_blocks, block_size, config.num_kv_heads, config.head_dim)
+    try:
+        raw = np.zeros(math.prod(shape) * dtype.itemsize, np.uint8)
+    except MemoryError as error:
+        raise StartupError(
+            f"no memory for a KV cache of {num_blocks} blocks: {error}."
+            " Lower --kv-cache-memory-bytes or --num-gpu-blocks-override."
+        ) from error
+    return torch.from_numpy(raw).view(dtype).view(shape)
+
+
+def _free_memory_bytes() -> int:
+    """Return what this process can still take: of the machine's memory and of its container's."""
+    free = _machine_free_bytes()
+    limit_file, used_file = _CGROUP / "memory.max", _CGROUP / "memory.current"
+    if limit_file.exists() and (limit := limit_file.read_text().strip()) != "max":
+        free = min(free, max(int(limit) - int(used_file.read_text()), 0))
+    return free
+
+
+def _machine_free_bytes() -> int:
+    if not _MEMINFO.exists():
+        # macOS tells only the whole.
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for line in _MEMINFO.read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    raise StartupError(f"{_MEMINFO}: says nothing about MemAvailable.")

@@ -1,0 +1,178 @@
+"""From settings to a runner that is warm: which files, which type, how much memory."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from octavo.gguf_file import GGUFFile
+from octavo.startup import StartupError, StartupReport
+from octavo.v1 import step_pb2
+
+from .checkpoint import Checkpoint
+from .cpu import choose_dtype, describe_device
+from .dummy_checkpoint import DummyCheckpoint
+from .gguf_checkpoint import GGUFCheckpoint
+from .kv_cache import allocate_kv_cache, block_bytes, fitting_blocks
+from .model_runner import ModelRunner
+from .models.config import ModelConfig
+from .models.decoder import Decoder
+from .rows import RowLimits, Rows
+from .safetensors_checkpoint import SafetensorsCheckpoint
+from .settings import WorkerSettings
+from .weights import expected_tensors, load_weights, model_hash
+
+_WARM_UP_TOKENS = 8
+
+
+def load_model_runner(settings: WorkerSettings, report: StartupReport) -> ModelRunner:
+    """Load the model and take the memory it runs in.
+
+    Raises StartupError, naming the file or the flag, for all that an operator can mend.
+    """
+    if settings.cpu_threads is not None:
+        torch.set_num_threads(settings.cpu_threads)
+    config, checkpoint = open_model(settings)
+    num_weights = sum(math.prod(shape) for shape in expected_tensors(config).values())
+    report.stage(f"config: {num_weights / 1e6:,.0f} M weights in {config.num_layers} layers")
+
+    dtype = choose_dtype(settings.dtype)
+    weights = load_weights(config, checkpoint, dtype)
+    weights_bytes = num_weights * dtype.itemsize
+    report.stage(f"weights {weights_bytes / 1e9:.2f} GB {_name(dtype)}")
+
+    limits = _limits(settings, config, dtype)
+    (num_blocks,) = limits.num_blocks
+    kv_cache = allocate_kv_cache(config, num_blocks, limits.block_size, dtype)
+    report.stage(
+        f"KV cache {kv_cache.nbytes / 1e9:.2f} GB: {num_blocks:,} blocks of"
+        f" {limits.block_size} tokens"
+    )
+
+    runner = ModelRunner(
+        Decoder(config, weights, limits.max_model_len),
+        kv_cache,
+        Rows(limits),
+        step_pb2.WorkerReady(
+            model_hash=model_hash(config, checkpoint, dtype),
+            dtype=_name(dtype),
+            block_size=limits.block_size,
+            kv_groups=[
+                step_pb2.KVGroup(num_blocks=num_blocks, layers=list(range(config.num_layers)))
+            ],
+            num_rows=limits.num_rows,
+            vocab_size=config.vocab_size,
+            max_model_len=limits.max_model_len,
+            eos_token_ids=config.eos_token_ids,
+            model_path=str(checkpoint.path.absolute()),
+            device=describe_device(),
+            memory=step_pb2.MemoryLedger(
+                weights_bytes=weights_bytes,
+                kv_cache_bytes=kv_cache.nbytes,
+                activations_bytes=_activations_bytes(config, limits, dtype),
+            ),
+            max_num_batched_tokens=limits.max_num_batched_tokens,
+        ),
+    )
+    _warm_up(runner, min(_WARM_UP_TOKENS, limits.block_size, limits.max_model_len - 1))
+    report.stage(f"warm-up on {describe_device()}")
+    return runner
+
+
+def open_model(settings: WorkerSettings) -> tuple[ModelConfig, Checkpoint]:
+    """Find config and weights at the model's path, and read their headers."""
+    path = Path(settings.model)
+    if not path.exists():
+        raise StartupError(f"{path}: no such model. Give a directory or a .gguf file.")
+    is_directory = path.is_dir()
+    if not is_directory and path.suffix != ".gguf":
+        raise StartupError(f"{path}: not a model. Give a directory or a .gguf file.")
+    if settings.load_format == ("gguf" if is_directory else "safetensors"):
+        raise StartupError(
+            f"{path}: is a {'directory' if is_directory else '.gguf file'}, which --load-format"
+            f" {settings.load_format} does not read. Leave the flag out."
+        )
+    if is_directory:
+        config = ModelConfig.from_hf(
+            _read_json(path / "config.json"),
+            _read_json(path / "generation_config.json", {}),
+            str(path / "config.json"),
+        )
+    else:
+        file = GGUFFile.open(path)
+        config = ModelConfig.from_gguf(file)
+    if settings.load_format == "dummy":
+        return config, DummyCheckpoint(path, expected_tensors(config), settings.seed)
+    return config, SafetensorsCheckpoint(path) if is_directory else GGUFCheckpoint(file, config)
+
+
+def _read_json(path: Path, default: dict[str, Any] | None = None) -> dict[str, Any]:
+    if default is not None and not path.exists():
+        return default
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise StartupError(f"{path}: cannot be read: {error}.") from error
+    if not isinstance(value, dict):
+        raise StartupError(f"{path}: not a JSON object.")
+    return value
+
+
+def _limits(settings: WorkerSettings, config: ModelConfig, dtype: torch.dtype) -> RowLimits:
+    """Choose the number of blocks, and the context: what was asked for, trained for, and fits."""
+    block_size = settings.block_size
+    num_blocks = settings.num_gpu_blocks_override or fitting_blocks(
+        block_bytes(config, block_size, dtype), settings.kv_cache_memory_bytes
+    )
+    asked, trained = settings.max_model_len, config.max_position_embeddings
+    if asked is not None and asked > trained:
+        raise StartupError(
+            f"--max-model-len {asked} is more than the {trained} tokens the model was trained for."
+        )
+    if asked is not None and asked > num_blocks * block_size:
+        raise StartupError(
+            f"--max-model-len {asked} does not fit: the KV cache has {num_blocks} blocks of"
+            f" {block_size} tokens. Raise --kv-cache-memory-bytes or lower the length."
+        )
+    return RowLimits(
+        num_rows=settings.max_num_seqs,
+        max_model_len=min(asked or trained, num_blocks * block_size),
+        block_size=block_size,
+        num_blocks=(num_blocks,),
+        vocab_size=config.vocab_size,
+        max_num_batched_tokens=settings.max_num_batched_tokens,
+    )
+
+
+def _activations_bytes(config: ModelConfig, limits: RowLimits, dtype: torch.dtype) -> int:
+    """Return what the largest step holds at once: gate, up and their product, and the logits."""
+    widest = 2 * config.hidden_size + 3 * config.intermediate_size
+    tokens = limits.max_num_batched_tokens * widest * dtype.itemsize
+    return tokens + limits.num_rows * config.vocab_size * torch.float32.itemsize
+
+
+def _warm_up(runner: ModelRunner, num_tokens: int) -> None:
+    """Run one row through all of a step, so that kernels are built before the first request."""
+    runner.execute(
+        step_pb2.StepPlan(
+            added_rows=[
+                step_pb2.AddedRow(
+                    row=0,
+                    token_ids=[0] * num_tokens,
+                    num_prompt_tokens=num_tokens,
+                    block_tables=[step_pb2.BlockTable(block_ids=[0])],
+                )
+            ],
+            row=[0],
+            num_new_tokens=[num_tokens],
+            needs_sample=[1],
+            groups=[step_pb2.GroupBlocks(num_new_blocks=[0])],
+        )
+    )
+    runner.execute(step_pb2.StepPlan(freed_rows=[0], groups=[step_pb2.GroupBlocks()]))
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

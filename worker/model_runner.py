@@ -1,0 +1,114 @@
+"""Executes a step: plan → rows → forward pass → sampled tokens."""
+
+import time
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from octavo.kernels.copy_blocks import copy_blocks
+from octavo.v1.step_pb2 import RowError, StepPlan, StepResult, WorkerReady
+
+from .input_batch import gather
+from .models.decoder import Decoder
+from .rows import PlanColumns, Rows
+from .sampler import sample_rows
+
+_NOT_A_NUMBER = -1
+
+# What a row gets whose sampling failed: plans under way count on its next position.
+_ANY_TOKEN = 0
+
+
+class ModelRunner:
+    """Runs plans on one device, one after another. Only the worker's step loop calls it."""
+
+    def __init__(
+        self, decoder: Decoder, kv_cache: Tensor, rows: Rows, description: WorkerReady
+    ) -> None:
+        """`description` is what the scheduler is told about model, memory and limits."""
+        self._decoder = decoder
+        self._kv_cache = kv_cache
+        self._rows = rows
+        self._description = description
+
+    def describe(self) -> WorkerReady:
+        """Return what this worker is; identity and epoch are for the caller to add."""
+        ready = WorkerReady()
+        ready.CopyFrom(self._description)
+        return ready
+
+    @torch.inference_mode()
+    def execute(self, plan: StepPlan) -> StepResult:
+        """Run one step. Raises BadPlan, with nothing changed, if the plan breaks the contract."""
+        started = time.monotonic_ns()
+        columns = self._rows.apply(plan)
+        result = StepResult(epoch=plan.epoch, step_id=plan.step_id)
+        staged = time.monotonic_ns()
+        self._copy_blocks(plan)
+        copied = time.monotonic_ns()
+        logits = self._forward(columns)
+        computed = time.monotonic_ns()
+        self._rows.advance(columns)
+        self._rows.fork(plan)
+        self._sample(plan, columns, logits, result)
+        timings = result.timings
+        timings.stage_ns = staged - started
+        timings.copy_ns = copied - staged
+        timings.forward_ns = computed - copied
+        timings.sample_ns = time.monotonic_ns() - computed
+        return result
+
+    def _copy_blocks(self, plan: StepPlan) -> None:
+        (group,) = plan.groups
+        if group.copy_source:
+            copy_blocks(
+                self._kv_cache,
+                torch.tensor(group.copy_source),
+                torch.tensor(group.copy_target),
+            )
+
+    def _forward(self, columns: PlanColumns) -> Tensor:
+        """Return logits, float32 [rows that sample, vocab_size]."""
+        if not len(columns.row):
+            return torch.empty(0, self._decoder.config.vocab_size)
+        return self._decoder.forward(gather(self._rows, columns), self._kv_cache)
+
+    def _sample(
+        self, plan: StepPlan, columns: PlanColumns, logits: Tensor, result: StepResult
+    ) -> None:
+        """Sample and fill the result's columns: the plan's rows, then those forked in it."""
+        sampled = columns.row[columns.needs_sample]
+        forked = np.array([fork.row for fork in plan.forked_rows], np.intp)
+        if len(forked):
+            place = {row: i for i, row in enumerate(sampled.tolist())}
+            sources = [place[fork.source_row] for fork in plan.forked_rows]
+            # A forked row draws from its source's logits.
+            logits = logits[[*range(len(sampled)), *sources]]
+            sampled = np.concatenate((sampled, forked))
+        tokens = self._append_tokens(logits, sampled, result)
+
+        result.row.extend(columns.row.tolist())
+        result.row.extend(forked.tolist())
+        result.num_computed_tokens.extend(columns.num_new_tokens.tolist())
+        result.num_computed_tokens.extend([0] * len(forked))
+        has_token = np.concatenate((columns.needs_sample, np.ones(len(forked), np.bool_)))
+        has_token[has_token] = tokens != _NOT_A_NUMBER
+        result.num_tokens.extend(has_token.astype(int).tolist())
+        result.token_ids.extend(tokens[tokens != _NOT_A_NUMBER].tolist())
+
+    def _append_tokens(
+        self, logits: Tensor, sampled: NDArray[np.intp], result: StepResult
+    ) -> NDArray[np.int64]:
+        """Sample a token for each row and append it; a row without numbers becomes an error."""
+        if not len(sampled):
+            return np.empty(0, np.int64)
+        tokens = sample_rows(logits, self._rows, sampled)
+        for row, token in zip(sampled.tolist(), tokens.tolist(), strict=True):
+            if token == _NOT_A_NUMBER:
+                message = "The model's output was not a number (NaN); try again or shorten it."
+                result.errors.append(RowError(row=row, message=message))
+                token = _ANY_TOKEN
+            self._rows.append_token(row, token)
+        return tokens
