@@ -21,6 +21,9 @@ from .serve_settings import ServeSettings
 from .startup import StartupError
 from .supervisor import Supervisor
 
+# A process that used up its own limit for draining still needs a moment to close.
+_CLOSING_S = 5.0
+
 _SERVE = "serve"
 
 
@@ -60,7 +63,7 @@ def _serve(model: str, names: tuple[str, ...], settings: ServeSettings, console:
         supervisor = Supervisor(
             cluster.commands(),
             console,
-            drain_timeout_s=settings.drain_timeout_s,
+            end_timeout_s=settings.drain_timeout_s + _CLOSING_S,
             restarts=RestartPolicy(),
         )
 

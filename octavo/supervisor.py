@@ -9,9 +9,6 @@ from .cluster_member import ClusterMember
 from .console import Console
 from .restart_policy import RestartPolicy
 
-# A process that used up its own limit for draining still needs a moment to close.
-_CLOSING_S = 5.0
-
 
 class Supervisor:
     """The cluster on this machine: one process for each command."""
@@ -21,11 +18,18 @@ class Supervisor:
         commands: Sequence[ChildCommand],
         console: Console,
         *,
-        drain_timeout_s: float,
+        end_timeout_s: float,
         restarts: RestartPolicy,
     ) -> None:
-        """`commands` are in the order in which they drain: the side of the clients first."""
-        self._drain_timeout_s = drain_timeout_s
+        """Take what to run.
+
+        Args:
+            commands: in the order in which they drain: the side of the clients first.
+            console: shows their lines and what happens to them.
+            end_timeout_s: seconds that each has to end when asked to; then it is killed.
+            restarts: when one that ended is started again.
+        """
+        self._end_timeout_s = end_timeout_s
         self._members = [ClusterMember(command, console, restarts) for command in commands]
         self._stopping = asyncio.Event()
         self._is_killed = False
@@ -63,8 +67,7 @@ class Supervisor:
         announce()
 
     async def _drain(self) -> bool:
-        timeout_s = self._drain_timeout_s + _CLOSING_S
-        in_time = [await member.drain(timeout_s) for member in self._members]
+        in_time = [await member.drain(self._end_timeout_s) for member in self._members]
         return all(in_time) and not self._is_killed
 
     def _stop(self) -> None:
