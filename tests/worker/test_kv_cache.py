@@ -1,0 +1,57 @@
+"""octavo.worker.kv_cache: how much memory it takes, and when."""
+
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from octavo.gguf_file import GGUFFile
+from octavo.worker import kv_cache
+from octavo.worker.models.config import ModelConfig
+from tests.worker.tiny_models import tiny_llama, write_gguf
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> ModelConfig:
+    path = tmp_path_factory.mktemp("tiny") / "tiny.gguf"
+    write_gguf(path, tiny_llama())
+    return ModelConfig.from_gguf(GGUFFile.open(path))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_cache_holds_keys_and_values_of_every_layer(
+    config: ModelConfig, dtype: torch.dtype
+) -> None:
+    cache = kv_cache.allocate_kv_cache(config, 10, 4, dtype)
+    assert cache.shape == (2, 2, 10, 4, 2, 16)
+    assert cache.dtype == dtype
+    assert cache.is_contiguous()
+    assert not cache.any()
+    assert cache.nbytes == 10 * kv_cache.block_bytes(config, 4, dtype)
+
+
+def test_memory_is_taken_when_it_is_written(config: ModelConfig) -> None:
+    process = psutil.Process()
+    before = process.memory_info().rss
+    cache = kv_cache.allocate_kv_cache(config, 1 << 18, 4, torch.float32)
+    assert cache.nbytes == 512 << 20
+    assert process.memory_info().rss - before < 100 << 20
+
+
+def test_default_leaves_half_of_the_free_memory_and_takes_4_gib_at_most(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    meminfo = tmp_path / "meminfo"
+    monkeypatch.setattr(kv_cache, "_MEMINFO", meminfo)
+    monkeypatch.setattr(kv_cache, "_CGROUP", tmp_path)
+    meminfo.write_text("MemTotal: 9000000 kB\nMemAvailable: 2048 kB\n")
+    assert kv_cache.fitting_blocks(1024, None) == 1024
+    meminfo.write_text(f"MemAvailable: {1 << 30} kB\n")
+    assert kv_cache.fitting_blocks(1 << 20, None) == 4096
+    # A container's limit counts where it is tighter.
+    (tmp_path / "memory.max").write_text("max\n")
+    assert kv_cache.fitting_blocks(1 << 20, None) == 4096
+    (tmp_path / "memory.max").write_text(f"{3 << 20}\n")
+    (tmp_path / "memory.current").write_text(f"{1 << 20}\n")
+    assert kv_cache.fitting_blocks(1 << 20, None) == 1

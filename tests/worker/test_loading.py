@@ -1,0 +1,116 @@
+"""octavo.worker.loading: what the scheduler is told, and what an operator can mend."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from octavo.startup import StartupError, StartupReport
+from octavo.worker.loading import load_model_runner
+from octavo.worker.settings import WorkerSettings
+from tests.worker.runners import settings_for
+from tests.worker.tiny_models import save_tiny_llama, tiny_llama, write_gguf
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("tiny")
+    save_tiny_llama(path)
+    return path
+
+
+def load(settings: WorkerSettings, **changes: Any) -> Any:
+    changed = dataclasses.replace(settings, **changes)
+    return load_model_runner(changed, StartupReport(None)).describe()
+
+
+def test_ready_tells_what_was_loaded_and_what_it_takes(saved: Path) -> None:
+    ready = load(settings_for(saved), num_gpu_blocks_override=100)
+    assert ready.dtype == "float32"
+    assert len(ready.model_hash) == 16
+    assert (ready.block_size, ready.num_rows, ready.vocab_size) == (4, 16, 96)
+    assert ready.max_model_len == 256
+    assert ready.max_num_batched_tokens == 2048
+    assert list(ready.eos_token_ids) == [2]
+    assert ready.model_path == str(saved)
+    assert ready.device.startswith("cpu (")
+    (group,) = ready.kv_groups
+    assert (group.num_blocks, list(group.layers), group.sliding_window) == (100, [0, 1], 0)
+    # Keys and values, 2 layers, 100 blocks of 4 tokens, 2 heads of 16 numbers.
+    assert ready.memory.kv_cache_bytes == 2 * 2 * 100 * 4 * 2 * 16 * 4
+    num_weights = sum(parameter.numel() for parameter in tiny_llama().parameters())
+    assert ready.memory.weights_bytes == 4 * num_weights
+
+
+def test_context_is_what_fits_unless_asked_for(saved: Path) -> None:
+    assert load(settings_for(saved), num_gpu_blocks_override=10).max_model_len == 40
+    assert load(settings_for(saved), max_model_len=100).max_model_len == 100
+
+
+def test_number_of_blocks_follows_from_the_memory_given(saved: Path) -> None:
+    block_bytes = 2 * 2 * 4 * 2 * 16 * 4
+    changes = {"num_gpu_blocks_override": None, "kv_cache_memory_bytes": 33 * block_bytes + 5}
+    assert load(settings_for(saved), **changes).kv_groups[0].num_blocks == 33
+
+
+def test_stages_are_reported(saved: Path, tmp_path: Path) -> None:
+    with (tmp_path / "stages").open("wb") as file:
+        load_model_runner(settings_for(saved), StartupReport(file.fileno()))
+    lines = [json.loads(line) for line in (tmp_path / "stages").read_text().splitlines()]
+    stages = [line["stage"] for line in lines]
+    assert [stage.split()[0] for stage in stages] == ["config:", "weights", "KV", "warm-up"]
+    assert "float32" in stages[1]
+    assert "256 blocks of 4 tokens" in stages[2]
+
+
+def test_threads_are_set(saved: Path) -> None:
+    before = torch.get_num_threads()
+    try:
+        load(settings_for(saved), cpu_threads=1)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": "/nowhere/llama"}, "/nowhere/llama: no such model. Give a directory or"),
+        ({"model": __file__}, "not a model. Give a directory or a .gguf file"),
+        ({"load_format": "gguf"}, "is a directory, which --load-format gguf does not read"),
+        ({"max_model_len": 300}, "--max-model-len 300 is more than the 256 tokens the model was"),
+        (
+            {"max_model_len": 50, "num_gpu_blocks_override": 10},
+            "--max-model-len 50 does not fit: the KV cache has 10 blocks of 4 tokens",
+        ),
+        (
+            {"num_gpu_blocks_override": None, "kv_cache_memory_bytes": 1000},
+            "a KV cache of 1,000 bytes holds no block of 2,048 bytes",
+        ),
+        ({"num_gpu_blocks_override": 1 << 45}, "no memory for a KV cache of .* blocks: .* Lower"),
+    ],
+)
+def test_what_an_operator_can_mend_is_said(
+    saved: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(StartupError, match=message):
+        load(settings_for(saved), **changes)
+
+
+def test_a_gguf_file_cut_in_half_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.gguf"
+    write_gguf(path, tiny_llama())
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(StartupError, match=r"tiny.gguf: not a whole GGUF file.*Download it again"):
+        load(settings_for(path))
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]"], ids=["missing", "cut", "no object"])
+def test_a_config_that_cannot_be_read_is_named(content: str | None, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "config.json").write_text(content)
+    with pytest.raises(StartupError, match="config.json: (cannot be read|not a JSON object)"):
+        load(settings_for(tmp_path))
