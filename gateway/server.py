@@ -28,7 +28,9 @@ _CLOSE_S = 1
 """How long a connection may take to send the end of an answer, once all generations are over."""
 
 
-def main(settings: Annotated[GatewaySettings, cyclopts.Parameter(name="*")]) -> None:
+def main(
+    settings: Annotated[GatewaySettings, cyclopts.Parameter(name="*")] = GatewaySettings(),
+) -> None:
     """Run the REST gateway: HTTP in front, a router behind."""
     run_service("gateway", settings, serve, use_uvloop=True)
 

@@ -48,3 +48,7 @@ def main() -> None:
     except CycloptsError as error:
         print(f"octavo: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -26,6 +26,7 @@ FLAGS = {
         "enable_prefix_caching",
         "async_scheduling",
         "max_num_queued_requests",
+        "metrics_port",
         "drain_timeout_s",
     ),
     "worker": (
@@ -88,7 +89,7 @@ class Cluster:
 
     def _arguments(self, process: str) -> Iterator[str]:
         # -P: in a checkout the working directory holds folders called like other people's packages.
-        yield from (sys.executable, "-P", "-m", "octavo", process)
+        yield from (sys.executable, "-P", "-m", "octavo.cli", process)
         for name, value in self._wiring(process).items():
             yield from _flags(name, value)
         for name in (*FLAGS[process], *FLAGS_OF_ALL):

@@ -54,8 +54,9 @@ def main(
 def _serve(model: str, names: tuple[str, ...], settings: ServeSettings, console: Console) -> int:
     """Run the cluster; return the exit status."""
     started_s = time.monotonic()
-    for port, flag in ((settings.port, "--port"), (settings.grpc_port, "--grpc-port")):
-        check_port_is_free(settings.host, port, flag)
+    check_port_is_free(settings.host, settings.port, "--port")
+    check_port_is_free(settings.host, settings.grpc_port, "--grpc-port")
+    check_port_is_free("127.0.0.1", settings.metrics_port, "--metrics-port")
     path = resolve_model(model, console.say)
     console.stage(_SERVE, f"model is {path}", time.monotonic() - started_s)
     with run_directory() as directory:

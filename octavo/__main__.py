@@ -1,5 +1,0 @@
-"""`python -m octavo` is the command `octavo`."""
-
-from .cli import main
-
-main()
