@@ -44,7 +44,7 @@ def build_app() -> App:
 def main() -> None:
     """Run the command in sys.argv; a mistake in it becomes a line and exit status 2."""
     try:
-        build_app()()
+        build_app()(sys.argv[1:])
     except CycloptsError as error:
         print(f"octavo: {error}", file=sys.stderr)
         sys.exit(2)

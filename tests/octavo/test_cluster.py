@@ -1,0 +1,106 @@
+"""octavo.cluster: what `octavo serve` passes on is what the processes take."""
+
+import dataclasses
+import importlib
+import os
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import pytest
+
+from octavo.cli import build_app
+from octavo.cluster import FLAGS, FLAGS_OF_ALL, Cluster
+from octavo.serve_settings import ServeSettings
+
+# What serve needs for itself, and does not pass on.
+_OWN = {"served_model_name", "dry_run", "config", "ready_fd"}
+
+
+def cluster(**flags: Any) -> Cluster:
+    return Cluster(ServeSettings(**flags), Path("/models/x.gguf"), ("demo",), Path("/run/octavo"))
+
+
+def settings_of(process: str, made: Cluster) -> Any:
+    """Return the settings that the process would read from its command."""
+    (command,) = [command for command in made.commands() if command.name == process]
+    arguments = command.arguments[command.arguments.index("octavo.cli") + 1 :]
+    _, bound, _ = build_app().parse_args(list(arguments))
+    return bound.arguments["settings"]
+
+
+def test_every_flag_of_serve_reaches_a_process() -> None:
+    passed_on = {name for names in FLAGS.values() for name in names} | set(FLAGS_OF_ALL)
+    assert {field.name for field in dataclasses.fields(ServeSettings)} == passed_on | _OWN
+
+
+@pytest.mark.parametrize("process", FLAGS)
+def test_a_process_reads_what_serve_wrote(process: str) -> None:
+    given = {
+        "host": "127.0.0.2",
+        "port": 1,
+        "grpc_port": 2,
+        "metrics_port": 3,
+        "chat_template": Path("/t.jinja"),
+        "max_model_len": 4,
+        "max_num_seqs": 5,
+        "max_num_batched_tokens": 6,
+        "scheduling_policy": "priority",
+        "enable_prefix_caching": False,
+        "async_scheduling": False,
+        "max_num_queued_requests": 7,
+        "drain_timeout_s": 8.5,
+        "dtype": "float32",
+        "load_format": "dummy",
+        "block_size": 9,
+        "kv_cache_memory_bytes": 10,
+        "num_gpu_blocks_override": 11,
+        "cpu_threads": 12,
+        "seed": 13,
+        "mock": True,
+        "log_level": "debug",
+        "log_format": "json",
+        "failpoints": ("a=exit", "b=delay:1"),
+    }
+    read = settings_of(process, cluster(**given))
+    for name in (*FLAGS[process], *FLAGS_OF_ALL):
+        assert getattr(read, name) == given[name], name
+
+
+@pytest.mark.parametrize("process", FLAGS)
+def test_serve_has_the_defaults_of_the_process(process: str) -> None:
+    serve = {field.name: field.default for field in dataclasses.fields(ServeSettings)}
+    service = importlib.import_module(f"octavo.{process}.server")
+    for field in dataclasses.fields(get_type_hints(service.main)["settings"]):
+        if field.name in FLAGS[process]:
+            assert serve[field.name] == field.default, field.name
+
+
+def test_the_processes_find_one_another() -> None:
+    made = cluster(grpc_port=77)
+    gateway, router, scheduler, worker = (settings_of(process, made) for process in FLAGS)
+    assert gateway.router == "127.0.0.1:77"
+    assert router.scheduler == scheduler.listen == "unix:/run/octavo/scheduler.sock"
+    assert worker.scheduler_endpoint == scheduler.worker_endpoint
+    assert scheduler.served_model_name == ("demo",)
+    assert worker.model == "/models/x.gguf"
+
+
+@pytest.mark.parametrize(
+    ("host", "found_at"),
+    [("0.0.0.0", "127.0.0.1:8000"), ("::", "[::1]:8000"), ("10.1.2.3", "10.1.2.3:8000")],
+)
+def test_a_server_on_every_address_is_called_on_the_loopback(host: str, found_at: str) -> None:
+    assert cluster(host=host).rest_address == found_at
+
+
+def test_a_flag_in_our_environment_does_not_reach_a_process_that_serve_did_not_give_it_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OCTAVO_PORT", "9000")
+    monkeypatch.setenv("OCTAVO_MOCK_STEP_S", "0.5")
+    for command in cluster().commands():
+        assert "OCTAVO_PORT" not in command.environment
+        assert command.environment["OCTAVO_MOCK_STEP_S"] == "0.5"
+        assert command.environment["PATH"] == os.environ["PATH"]
+        spins = command.environment.get("OMP_WAIT_POLICY") != "PASSIVE"
+        assert spins == (command.name != "worker")
