@@ -1,7 +1,7 @@
 """A gRPC server as each of our services runs it: limits, keepalive, health, reflection, drain."""
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -58,6 +58,8 @@ async def grpc_server(
     services: Mapping[str, Callable[[grpc.aio.Server], None]],
     *,
     grace_s: float,
+    interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+    max_concurrent_rpcs: int | None = None,
 ) -> AsyncIterator[Health]:
     """Serve until the block is left; then refuse new calls and give running ones `grace_s` to end.
 
@@ -65,10 +67,16 @@ async def grpc_server(
         address: "host:port" or "unix:/path".
         services: full service name → a function that registers its servicer with the server.
         grace_s: seconds a call may go on once the server is stopping; then it is cancelled.
+        interceptors: around every call, the first outermost.
+        max_concurrent_rpcs: more are refused with RESOURCE_EXHAUSTED before they are read.
     Raises:
         OSError: the address is taken or cannot be bound; the text names it.
     """
-    server = grpc.aio.server(options=SERVER_OPTIONS)
+    server = grpc.aio.server(
+        options=SERVER_OPTIONS,
+        interceptors=interceptors,
+        maximum_concurrent_rpcs=max_concurrent_rpcs,
+    )
     for register in services.values():
         register(server)
     names = tuple(services)

@@ -1,0 +1,81 @@
+"""Around every call: its label in the log, its errors as statuses, its count."""
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from typing import Any
+
+import grpc
+import structlog
+
+from octavo.errors import InternalError, RequestError, abort
+
+from .metrics import RouterMetrics
+from .validation import MAX_REQUEST_ID_CHARACTERS
+
+# A client that does not read keeps even its error from being sent.
+_ABORT_TIMEOUT_S = 5.0
+
+log = structlog.get_logger()
+
+request_id: ContextVar[str] = ContextVar("request_id")
+"""The label of the request that the current task serves."""
+
+
+class CallInterceptor(grpc.aio.ServerInterceptor):
+    """Turns what a servicer raises into a status; no traceback ever reaches a client."""
+
+    def __init__(self, metrics: RouterMetrics) -> None:
+        self._metrics = metrics
+
+    async def intercept_service(
+        self, continuation: Callable[[Any], Awaitable[Any]], details: Any
+    ) -> Any:
+        handler = await continuation(details)
+        if handler is None or not details.method.startswith("/octavo."):
+            return handler
+        make, behaviour = (
+            (grpc.unary_stream_rpc_method_handler, handler.unary_stream)
+            if handler.response_streaming
+            else (grpc.unary_unary_rpc_method_handler, handler.unary_unary)
+        )
+        label = _label(details.invocation_metadata)
+        method = details.method.rpartition("/")[2]
+
+        async def call(request: Any, context: Any) -> Any:
+            request_id.set(label)
+            code = "CANCELLED"
+            try:
+                answer = await behaviour(request, context)
+                code = "OK"
+                return answer
+            except RequestError as error:
+                code = error.code.name
+                await _abort(context, error)
+            except Exception:
+                code = grpc.StatusCode.INTERNAL.name
+                log.exception("call failed", method=method, request_id=request_id.get())
+                message = f"internal error; request id {request_id.get()}"
+                await _abort(context, InternalError(message))
+            finally:
+                self._metrics.count_call(method, code)
+
+        return make(call, handler.request_deserializer, handler.response_serializer)
+
+
+def _label(metadata: Any) -> str:
+    """Return the client's own label for its call, or a new one."""
+    for key, value in metadata or ():
+        if key == "x-request-id" and value:
+            return str(value)[:MAX_REQUEST_ID_CHARACTERS]
+    return secrets.token_hex(8)
+
+
+async def _abort(context: Any, error: RequestError) -> None:
+    try:
+        async with asyncio.timeout(_ABORT_TIMEOUT_S):
+            await abort(context, error)
+    except TimeoutError:
+        # The status is on its way behind what the client does not read.
+        raise grpc.aio.AbortError(error.message) from None

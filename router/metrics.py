@@ -1,0 +1,55 @@
+"""What the router counts, for Prometheus."""
+
+import prometheus_client
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from octavo.startup import StartupError
+from octavo.v1 import common_pb2
+
+from .open_requests import OpenRequests
+
+
+class RouterMetrics:
+    """The router's metrics, in a registry of their own."""
+
+    def __init__(self, open_requests: OpenRequests) -> None:
+        self._registry = CollectorRegistry()
+        self._calls = Counter(
+            "octavo_router_calls",
+            "Calls that ended, by method and gRPC status code.",
+            ("method", "code"),
+            registry=self._registry,
+        )
+        tokens = Counter(
+            "octavo_router_tokens",
+            "Tokens of finished requests: prompt, cached (part of prompt) and output.",
+            ("kind",),
+            registry=self._registry,
+        )
+        self._prompt_tokens = tokens.labels("prompt")
+        self._cached_tokens = tokens.labels("cached")
+        self._output_tokens = tokens.labels("output")
+        Gauge(
+            "octavo_router_open_requests", "Requests being served.", registry=self._registry
+        ).set_function(lambda: open_requests.count)
+
+    def count_call(self, method: str, code: str) -> None:
+        self._calls.labels(method, code).inc()
+
+    def count_usage(self, usage: common_pb2.Usage) -> None:
+        self._prompt_tokens.inc(usage.num_prompt_tokens)
+        self._cached_tokens.inc(usage.num_cached_tokens)
+        self._output_tokens.inc(usage.num_output_tokens)
+
+    def value(self, name: str, **labels: str) -> float | None:
+        """Return one value as a scrape would show it; None if it is not there."""
+        return self._registry.get_sample_value(name, labels)
+
+    def serve(self, host: str, port: int) -> None:
+        """Answer scrapes on a thread; raises StartupError if the port is taken."""
+        try:
+            prometheus_client.start_http_server(port, host, self._registry)
+        except OSError as error:
+            raise StartupError(
+                f"cannot listen on {host}:{port} (--metrics-port): {error.strerror}"
+            ) from error

@@ -1,0 +1,214 @@
+"""What one client is still to be sent: tokens come in from the scheduler, events go out."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from octavo.errors import DeadlineExceeded, InternalError, Overloaded
+from octavo.v1 import common_pb2, inference_pb2, scheduling_pb2
+
+from .output_text import OutputText
+
+MAX_BUFFERED_BYTES = 256 * 1024
+# The scheduler is told to pause well before the buffer is full: what is in flight still arrives.
+PAUSE_BUFFERED_BYTES = 64 * 1024
+
+_TOKEN_BYTES = 4
+_UNLIMITED = 2**32 - 1
+
+
+class StreamControl(Protocol):
+    """What a stream tells its scheduler."""
+
+    def abort(
+        self,
+        request_key: bytes,
+        reason: scheduling_pb2.AbortReason,
+        *,
+        output_index: int | None = None,
+        final_token_count: int | None = None,
+    ) -> None: ...
+
+    def set_window(self, request_key: bytes, output_index: int, max_position: int) -> None: ...
+
+
+class SlowReader(Overloaded):
+    """The client does not read what it asked for."""
+
+
+@dataclass(slots=True)
+class _Output:
+    """One output: what came in, and what of it has not gone out."""
+
+    text: OutputText
+    received: list[int] = field(default_factory=list)
+    """All tokens from the scheduler; with the prompt, what another scheduler would go on from."""
+    num_sent_tokens: int = 0
+    pending_text: list[str] = field(default_factory=list)
+    pending_finish: inference_pb2.Finished | None = None
+    is_finished: bool = False
+    """The client has been told, or is about to be."""
+    is_closed: bool = False
+    """The scheduler has said its last word about it."""
+
+
+class OutputStream:
+    """All outputs of one request.
+
+    Only the SchedulerClient calls `receive`, `finish` and `fail`; only the service reads `events`.
+    What arrives between two reads becomes one event for each output.
+    """
+
+    def __init__(
+        self,
+        request: scheduling_pb2.SubmitRequest,
+        texts: Sequence[OutputText],
+        control: StreamControl,
+        *,
+        return_token_ids: bool,
+    ) -> None:
+        self.request = request
+        self._outputs = [_Output(text) for text in texts]
+        self._control = control
+        self._return_token_ids = return_token_ids
+        self._usage: common_pb2.Usage | None = None
+        self._error: Exception | None = None
+        self._has_news = asyncio.Event()
+        self._num_buffered_bytes = 0
+        self._num_excess_tokens = 0
+        self._is_paused = False
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the scheduler has nothing more for this request."""
+        return all(output.is_closed for output in self._outputs)
+
+    def receive(self, output_index: int, first_position: int, token_ids: Sequence[int]) -> None:
+        """Take tokens of one output; those seen before are dropped, a gap fails the request."""
+        output = self._outputs[output_index]
+        num_seen = len(output.received) - first_position
+        if num_seen < 0:
+            self.fail(InternalError("tokens were lost on the way; send the request again"))
+            return
+        new_token_ids = token_ids[num_seen:]
+        output.received += new_token_ids
+        if output.is_finished or self._error is not None:
+            return
+        num_tokens_before = output.text.num_tokens
+        text = output.text.extend(new_token_ids)
+        self._buffer(output, text, output.text.num_tokens - num_tokens_before)
+        if output.text.stop_string is not None:
+            self._end(output_index, output, common_pb2.FINISH_REASON_STOP)
+            self._control.abort(
+                self.request.request_key,
+                scheduling_pb2.ABORT_REASON_STOP_STRING,
+                output_index=output_index,
+                final_token_count=output.text.num_tokens,
+            )
+
+    def finish(self, finished: scheduling_pb2.OutputFinished) -> None:
+        """Take the scheduler's last word about one output."""
+        output = self._outputs[finished.output_index]
+        if output.is_closed:
+            return
+        output.is_closed = True
+        is_by_token = finished.HasField("stop_token_id")
+        if finished.reason == common_pb2.FINISH_REASON_ERROR:
+            self.fail(InternalError(finished.error))
+        elif finished.reason == common_pb2.FINISH_REASON_DEADLINE:
+            self.fail(DeadlineExceeded("the request's deadline passed before it was done"))
+        elif not output.is_finished:
+            self._buffer(output, output.text.finish(), 0)
+            stop_token_id = finished.stop_token_id if is_by_token else None
+            self._end(finished.output_index, output, finished.reason, stop_token_id)
+        elif is_by_token or finished.reason != common_pb2.FINISH_REASON_STOP:
+            # It ended by itself before it heard of the stop string: the rest was counted as output.
+            self._num_excess_tokens += len(output.received) - output.text.num_tokens
+        if finished.HasField("usage"):
+            self._usage = common_pb2.Usage()
+            self._usage.CopyFrom(finished.usage)
+            self._usage.num_output_tokens -= self._num_excess_tokens
+            self._usage.num_discarded_tokens += self._num_excess_tokens
+            self._has_news.set()
+
+    def fail(self, error: Exception) -> None:
+        """End the stream with an error, after what has arrived before it."""
+        if self._error is None:
+            self._error = error
+            self._has_news.set()
+
+    async def events(self) -> AsyncIterator[inference_pb2.StreamEvent]:
+        """Yield what there is to send, up to the usage, which is the last; raises what it failed of."""
+        while True:
+            await self._has_news.wait()
+            self._has_news.clear()
+            for index, output in enumerate(self._outputs):
+                if (delta := self._take_delta(index, output)) is not None:
+                    yield inference_pb2.StreamEvent(delta=delta)
+                if output.pending_finish is not None:
+                    yield inference_pb2.StreamEvent(finished=output.pending_finish)
+                    output.pending_finish = None
+            if self._has_news.is_set():
+                continue
+            if self._error is not None:
+                raise self._error
+            if self._usage is not None:
+                yield inference_pb2.StreamEvent(usage=self._usage)
+                return
+
+    def _take_delta(self, index: int, output: _Output) -> inference_pb2.Delta | None:
+        """Return all that is pending of one output as one event, if there is anything."""
+        position, end = output.num_sent_tokens, output.text.num_tokens
+        if position == end and not output.pending_text:
+            return None
+        delta = inference_pb2.Delta(
+            output_index=index,
+            position=position,
+            text="".join(output.pending_text),
+            token_ids=output.received[position:end] if self._return_token_ids else (),
+            num_tokens=end - position,
+        )
+        output.num_sent_tokens = end
+        output.pending_text.clear()
+        self._num_buffered_bytes -= len(delta.text) + _TOKEN_BYTES * delta.num_tokens
+        if self._is_paused and self._num_buffered_bytes <= 0:
+            self._set_paused(False)
+        return delta
+
+    def _buffer(self, output: _Output, text: str, num_tokens: int) -> None:
+        if text:
+            output.pending_text.append(text)
+        self._num_buffered_bytes += len(text) + _TOKEN_BYTES * num_tokens
+        if self._num_buffered_bytes > MAX_BUFFERED_BYTES:
+            self.fail(SlowReader("the client reads too slowly; its output was given up"))
+            self._control.abort(self.request.request_key, scheduling_pb2.ABORT_REASON_SLOW_READER)
+        elif self._num_buffered_bytes > PAUSE_BUFFERED_BYTES and not self._is_paused:
+            self._set_paused(True)
+        self._has_news.set()
+
+    def _end(
+        self,
+        output_index: int,
+        output: _Output,
+        reason: common_pb2.FinishReason,
+        stop_token_id: int | None = None,
+    ) -> None:
+        """Let the client know why an output ended; of two reasons the stop string is the one."""
+        ended = inference_pb2.Finished(output_index=output_index, reason=reason)
+        if output.text.stop_string is not None:
+            ended.reason = common_pb2.FINISH_REASON_STOP
+            ended.stop_string = output.text.stop_string
+        elif stop_token_id is not None:
+            ended.stop_token_id = stop_token_id
+        output.pending_finish = ended
+        output.is_finished = True
+        self._has_news.set()
+
+    def _set_paused(self, is_paused: bool) -> None:
+        """Keep the outputs from running ahead of a client that has stalled, or let them go on."""
+        self._is_paused = is_paused
+        for index, output in enumerate(self._outputs):
+            if not output.is_finished:
+                max_position = len(output.received) if is_paused else _UNLIMITED
+                self._control.set_window(self.request.request_key, index, max_position)

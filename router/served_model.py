@@ -1,0 +1,92 @@
+"""A served model as the router sees it: what its scheduler said, its tokenizer, its template."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from octavo.block_hash import extend_chain, root_hash
+from octavo.errors import InvalidArgument
+from octavo.v1 import scheduling_pb2
+
+from .chat_template import ChatTemplate
+from .model_text import load_model_text
+from .tokenizer import Tokenizer
+from .validation import check_fits_context, max_prompt_bytes
+
+# Until requests carry an identity, all share the prefix cache.
+_TENANT = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedPrompt:
+    """A prompt as the scheduler takes it."""
+
+    token_ids: list[int]
+    block_hashes: bytes
+
+
+class ServedModel:
+    """Encodes prompts. What takes long runs on a thread, in one hop for each request."""
+
+    def __init__(
+        self,
+        info: scheduling_pb2.ModelInfo,
+        tokenizer: Tokenizer,
+        chat_template: ChatTemplate | None,
+    ) -> None:
+        self.info = info
+        self.tokenizer = tokenizer
+        self._chat_template = chat_template
+
+    @classmethod
+    async def load(
+        cls, info: scheduling_pb2.ModelInfo, chat_template_path: Path | None
+    ) -> "ServedModel":
+        """Read the model's files; raises StartupError."""
+        text = await asyncio.to_thread(load_model_text, Path(info.path), chat_template_path)
+        chat_template = None
+        if text.chat_template is not None:
+            # The template's own words come on top of the messages.
+            chat_template = ChatTemplate(text.chat_template, 2 * max_prompt_bytes(info))
+            await chat_template.start()
+        return cls(info, text.tokenizer, chat_template)
+
+    async def close(self) -> None:
+        if self._chat_template is not None:
+            await self._chat_template.close()
+
+    @property
+    def name(self) -> str:
+        """The name in answers."""
+        return self.info.served_names[0]
+
+    async def encode_text(self, text: str) -> EncodedPrompt:
+        return await asyncio.to_thread(self._encode, text, "prompt", add_special_tokens=True)
+
+    async def encode_messages(self, messages: Sequence[Mapping[str, str]]) -> EncodedPrompt:
+        text = await self.render(messages)
+        return await asyncio.to_thread(self._encode, text, "messages", add_special_tokens=False)
+
+    async def encode_token_ids(self, token_ids: list[int]) -> EncodedPrompt:
+        return await asyncio.to_thread(self._hash, token_ids, "prompt")
+
+    async def render(self, messages: Sequence[Mapping[str, str]]) -> str:
+        """Return the conversation as text, special tokens written out."""
+        if self._chat_template is None:
+            raise InvalidArgument(
+                f"model {self.name!r} has no chat template; send a prompt instead, or start the"
+                " router with --chat-template",
+                field="messages",
+            )
+        return await self._chat_template.render(messages)
+
+    def _encode(self, text: str, field: str, *, add_special_tokens: bool) -> EncodedPrompt:
+        token_ids = self.tokenizer.encode(text, add_special_tokens=add_special_tokens)
+        return self._hash(token_ids, field)
+
+    def _hash(self, token_ids: list[int], field: str) -> EncodedPrompt:
+        check_fits_context(len(token_ids), field, self.info)
+        root = root_hash(self.info.model_hash, _TENANT)
+        hashes = extend_chain(root, token_ids, self.info.block_size)
+        return EncodedPrompt(token_ids, b"".join(hashes))

@@ -1,0 +1,160 @@
+"""The Inference service: validate → encode → submit → decode → stream."""
+
+import asyncio
+import secrets
+import time
+from typing import Any
+
+from octavo.errors import DeadlineExceeded, Unsupported
+from octavo.v1 import inference_pb2, inference_pb2_grpc, scheduling_pb2
+
+from .calls import request_id
+from .engine import Engine, EngineCatalog
+from .metrics import RouterMetrics
+from .open_requests import OpenRequests
+from .output_stream import OutputStream, SlowReader
+from .output_text import OutputText
+from .served_model import EncodedPrompt, ServedModel
+from .stop_strings import StopStringAutomaton, StopStringMatcher
+from .validation import (
+    ValidOptions,
+    validate_messages,
+    validate_options,
+    validate_prompt_text,
+    validate_prompt_token_ids,
+)
+
+STALL_TIMEOUT_S = 30.0
+
+
+class InferenceServicer(inference_pb2_grpc.InferenceServicer):
+    """Generate and Chat; what a call raises becomes its status in CallInterceptor."""
+
+    def __init__(
+        self,
+        catalog: EngineCatalog,
+        open_requests: OpenRequests,
+        metrics: RouterMetrics,
+        *,
+        stall_timeout_s: float = STALL_TIMEOUT_S,
+    ) -> None:
+        """`stall_timeout_s`: how long a client may not read before it is given up."""
+        self._catalog = catalog
+        self._open_requests = open_requests
+        self._metrics = metrics
+        self._stall_timeout_s = stall_timeout_s
+
+    async def Generate(self, request: inference_pb2.GenerateRequest, context: Any) -> None:
+        with self._open_requests.admitted():
+            engine, model = self._catalog.find(request.options.model)
+            options = validate_options(request.options, model.info)
+            if request.WhichOneof("prompt") == "token_ids":
+                token_ids = validate_prompt_token_ids(request.token_ids.ids, model.info)
+                prompt = await model.encode_token_ids(token_ids)
+            else:
+                prompt = await model.encode_text(validate_prompt_text(request.text, model.info))
+            await self._stream(engine, model, options, prompt, context)
+
+    async def Chat(self, request: inference_pb2.ChatRequest, context: Any) -> None:
+        with self._open_requests.admitted():
+            engine, model = self._catalog.find(request.options.model)
+            options = validate_options(request.options, model.info)
+            messages = validate_messages(request.messages, model.info)
+            prompt = await model.encode_messages(messages)
+            await self._stream(engine, model, options, prompt, context)
+
+    async def Resume(self, request: inference_pb2.ResumeRequest, context: Any) -> None:
+        raise Unsupported("resuming a stream is not offered yet; send the request again")
+
+    async def _stream(
+        self,
+        engine: Engine,
+        model: ServedModel,
+        options: ValidOptions,
+        prompt: EncodedPrompt,
+        context: Any,
+    ) -> None:
+        if options.request_id:
+            request_id.set(options.request_id)
+        await context.send_initial_metadata((("x-request-id", request_id.get()),))
+        submit = _submit_request(model, options, prompt, context.time_remaining())
+        stream = OutputStream(
+            submit,
+            _output_texts(model, options),
+            engine.scheduler,
+            return_token_ids=options.return_token_ids,
+        )
+        client = _EventWriter(context, self._stall_timeout_s)
+        async with engine.scheduler.submitted(submit, stream):
+            await client.write(_started(model, options, prompt))
+            async for event in stream.events():
+                await client.write(event)
+                if event.HasField("usage"):
+                    self._metrics.count_usage(event.usage)
+
+
+class _EventWriter:
+    """Numbers the events of one client, and gives up on one that does not read."""
+
+    def __init__(self, context: Any, stall_timeout_s: float) -> None:
+        self._context = context
+        self._stall_timeout_s = stall_timeout_s
+        self._num_sent = 0
+
+    async def write(self, event: inference_pb2.StreamEvent) -> None:
+        """Raises SlowReader."""
+        event.sequence_number = self._num_sent
+        self._num_sent += 1
+        try:
+            async with asyncio.timeout(self._stall_timeout_s):
+                await self._context.write(event)
+        except TimeoutError:
+            raise SlowReader(
+                f"the client has not read for {self._stall_timeout_s:g} s; its output was given up"
+            ) from None
+
+
+def _submit_request(
+    model: ServedModel, options: ValidOptions, prompt: EncodedPrompt, remaining_s: float | None
+) -> scheduling_pb2.SubmitRequest:
+    """Raises DeadlineExceeded if the client's time is up."""
+    if remaining_s is not None and remaining_s <= 0:
+        raise DeadlineExceeded("the request's deadline passed before it was submitted")
+    room = model.info.max_model_len - len(prompt.token_ids)
+    return scheduling_pb2.SubmitRequest(
+        request_key=secrets.token_bytes(16),
+        priority=options.priority,
+        timeout_ns=None if remaining_s is None else int(remaining_s * 1e9),
+        arrival_ns=time.time_ns(),
+        prompt_token_ids=prompt.token_ids,
+        block_hashes=prompt.block_hashes,
+        n=len(options.seeds),
+        sampling=options.sampling,
+        seeds=options.seeds,
+        max_tokens=room if options.max_tokens is None else min(options.max_tokens, room),
+        stop_token_ids=sorted(options.stop_token_ids),
+    )
+
+
+def _output_texts(model: ServedModel, options: ValidOptions) -> list[OutputText]:
+    automaton = StopStringAutomaton(options.stop_strings) if options.stop_strings else None
+    return [
+        OutputText(
+            model.tokenizer.detokenizer(),
+            None if automaton is None else StopStringMatcher(automaton),
+            options.stop_token_ids,
+        )
+        for _ in options.seeds
+    ]
+
+
+def _started(
+    model: ServedModel, options: ValidOptions, prompt: EncodedPrompt
+) -> inference_pb2.StreamEvent:
+    started = inference_pb2.Started(
+        request_id=request_id.get(),
+        model=model.name,
+        num_prompt_tokens=len(prompt.token_ids),
+        prompt_token_ids=prompt.token_ids if options.return_token_ids else (),
+    )
+    return inference_pb2.StreamEvent(started=started)

@@ -1,0 +1,24 @@
+"""The settings of a router process."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from octavo.settings import ProcessSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class RouterSettings(ProcessSettings):
+    """Flags of `octavo router`."""
+
+    host: str = "127.0.0.1"
+    """Address that the gRPC API listens on."""
+    grpc_port: int = 50051
+    """Port that the gRPC API listens on."""
+    scheduler: str
+    """gRPC address of the scheduler: unix:/path, or host:port."""
+    chat_template: Path | None = None
+    """File with a chat template to use in place of the model's own."""
+    drain_timeout_s: float = 30.0
+    """Seconds that running requests have to finish after SIGTERM."""
+    metrics_port: int = 0
+    """Port on the loopback interface for Prometheus; 0: none."""

@@ -1,0 +1,45 @@
+"""The Tokenizer service: text ⇄ token ids, as the served model does it."""
+
+import asyncio
+from typing import Any
+
+from octavo.v1 import tokenizer_pb2, tokenizer_pb2_grpc
+
+from .engine import EngineCatalog
+from .validation import check_text_bytes, check_token_ids, validate_messages
+
+
+class TokenizerServicer(tokenizer_pb2_grpc.TokenizerServicer):
+    """Needs no scheduler once the model is known."""
+
+    def __init__(self, catalog: EngineCatalog) -> None:
+        self._catalog = catalog
+
+    async def Tokenize(
+        self, request: tokenizer_pb2.TokenizeRequest, context: Any
+    ) -> tokenizer_pb2.TokenizeResponse:
+        _, model = self._catalog.find(request.model)
+        if request.WhichOneof("input") == "conversation":
+            messages = validate_messages(request.conversation.messages, model.info)
+            text = await model.render(messages)
+            add_special_tokens = False
+        else:
+            text = request.text
+            check_text_bytes(len(text.encode()), "text", model.info)
+            add_special_tokens = True
+        if request.HasField("add_special_tokens"):
+            add_special_tokens = request.add_special_tokens
+        token_ids = await asyncio.to_thread(
+            model.tokenizer.encode, text, add_special_tokens=add_special_tokens
+        )
+        return tokenizer_pb2.TokenizeResponse(
+            token_ids=token_ids, max_model_len=model.info.max_model_len
+        )
+
+    async def Detokenize(
+        self, request: tokenizer_pb2.DetokenizeRequest, context: Any
+    ) -> tokenizer_pb2.DetokenizeResponse:
+        _, model = self._catalog.find(request.model)
+        check_token_ids(request.token_ids, "token_ids", model.info)
+        text = await asyncio.to_thread(model.tokenizer.decode, list(request.token_ids))
+        return tokenizer_pb2.DetokenizeResponse(text=text)
