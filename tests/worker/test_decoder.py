@@ -12,7 +12,8 @@ from octavo.worker.loading import open_model
 from octavo.worker.models.decoder import Decoder, StepInput
 from octavo.worker.weights import load_weights
 from tests.worker.runners import BLOCK_SIZE, settings_for
-from tests.worker.tiny_models import LLAMA3_ROPE, logits_of, save_tiny_llama
+from tests.worker.step_inputs import step_input
+from tests.worker.tiny_models import LLAMA3_ROPE, in_bfloat16, logits_of, save_tiny_llama
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "every head its own keys": {"num_key_value_heads": 4},
@@ -38,37 +39,13 @@ def load(path: Path, dtype: torch.dtype) -> tuple[Decoder, torch.Tensor]:
     return decoder, allocate_kv_cache(config, 64, BLOCK_SIZE, dtype)
 
 
-def step(chunks: list[tuple[list[int], int, list[int]]]) -> StepInput:
-    """Return the input that computes, for each (tokens, number already computed, blocks), the rest.
-
-    Logits are wanted after every token.
-    """
-    positions = [torch.arange(done, len(tokens)) for tokens, done, _ in chunks]
-    slots = [
-        torch.tensor(blocks)[p // BLOCK_SIZE] * BLOCK_SIZE + p % BLOCK_SIZE
-        for p, (_, _, blocks) in zip(positions, chunks, strict=True)
-    ]
-    num_new = torch.tensor([0] + [len(p) for p in positions])
-    return StepInput(
-        input_ids=torch.tensor(
-            [token for tokens, done, _ in chunks for token in tokens[done:]], dtype=torch.int32
-        ),
-        positions=torch.cat(positions),
-        slot_mapping=torch.cat(slots),
-        block_tables=torch.tensor([blocks for _, _, blocks in chunks], dtype=torch.int32),
-        seq_lens=torch.tensor([len(tokens) for tokens, _, _ in chunks], dtype=torch.int32),
-        query_start_loc=num_new.cumsum(0).int(),
-        logits_indices=torch.arange(int(num_new.sum())),
-    )
-
-
 @pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS.keys())
 def test_float32_logits_are_transformers(changes: dict[str, Any], tmp_path: Path) -> None:
     model = save_tiny_llama(tmp_path, **changes)
     decoder, kv_cache = load(tmp_path, torch.float32)
     blocks = list(range(20, 6, -1))
     with torch.inference_mode():
-        logits = decoder.forward(step([(TOKENS, 0, blocks)]), kv_cache)
+        logits = decoder.forward(step_input([(TOKENS, 0, blocks)], BLOCK_SIZE), kv_cache)
     assert logits.dtype == torch.float32
     torch.testing.assert_close(logits, logits_of(model, TOKENS), rtol=1e-4, atol=2e-4)
 
@@ -76,10 +53,10 @@ def test_float32_logits_are_transformers(changes: dict[str, Any], tmp_path: Path
 def test_bfloat16_logits_err_no_more_than_transformers_bfloat16(tmp_path: Path) -> None:
     model = save_tiny_llama(tmp_path)
     expected = logits_of(model, TOKENS)
-    their_error = (logits_of(model.bfloat16(), TOKENS) - expected).abs().mean()
+    their_error = (logits_of(in_bfloat16(model), TOKENS) - expected).abs().mean()
     decoder, kv_cache = load(tmp_path, torch.bfloat16)
     with torch.inference_mode():
-        logits = decoder.forward(step([(TOKENS, 0, list(range(14)))]), kv_cache)
+        logits = decoder.forward(step_input([(TOKENS, 0, list(range(14)))], BLOCK_SIZE), kv_cache)
     assert logits.dtype == torch.float32
     assert (logits - expected).abs().mean() <= 1.2 * their_error
 
@@ -96,13 +73,16 @@ def test_float32_logits_are_the_same_bits_in_chunks_and_in_company(tmp_path: Pat
     decoder, kv_cache = load(tmp_path, torch.float32)
     mine, others = list(range(14)), list(range(20, 34))
     with torch.inference_mode():
-        whole = decoder.forward(step([(TOKENS, 0, mine)]), kv_cache)
+        whole = decoder.forward(step_input([(TOKENS, 0, mine)], BLOCK_SIZE), kv_cache)
         parts = [
-            decoder.forward(step([(TOKENS[:end], start, others)]), kv_cache)
+            decoder.forward(step_input([(TOKENS[:end], start, others)], BLOCK_SIZE), kv_cache)
             for start, end in ((0, 1), (1, 18), (18, 50), (50, 53))
         ]
         company = decoder.forward(
-            step([(TOKENS[::-1], 7, others), (TOKENS, 20, mine), (TOKENS[:9], 8, others)]), kv_cache
+            step_input(
+                [(TOKENS[::-1], 7, others), (TOKENS, 20, mine), (TOKENS[:9], 8, others)], BLOCK_SIZE
+            ),
+            kv_cache,
         )
     assert torch.equal(torch.cat(parts), whole)
     assert torch.equal(company[46 : 46 + 33], whole[20:])
@@ -111,7 +91,7 @@ def test_float32_logits_are_the_same_bits_in_chunks_and_in_company(tmp_path: Pat
 def test_no_logits_are_computed_where_none_are_wanted(tmp_path: Path) -> None:
     save_tiny_llama(tmp_path)
     decoder, kv_cache = load(tmp_path, torch.float32)
-    inputs = step([(TOKENS, 0, list(range(14)))])
+    inputs = step_input([(TOKENS, 0, list(range(14)))], BLOCK_SIZE)
     silent = StepInput(
         **{name: getattr(inputs, name) for name in StepInput.__slots__}
         | {"logits_indices": torch.empty(0, dtype=torch.int64)}

@@ -1,5 +1,6 @@
 """Small random Llama models, as transformers has them and saved in both formats we read."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,14 @@ def save_tiny_llama(path: Path, seed: int = 0, **changes: Any) -> LlamaForCausal
     model = tiny_llama(seed, **changes)
     model.save_pretrained(path)
     return model
+
+
+def in_bfloat16(model: LlamaForCausalLM) -> LlamaForCausalLM:
+    """Return a copy as transformers would have loaded it in bfloat16: rope stays in float32."""
+    rounded = copy.deepcopy(model)
+    for parameter in rounded.parameters():
+        parameter.data = parameter.data.bfloat16()
+    return rounded
 
 
 def logits_of(model: LlamaForCausalLM, token_ids: list[int]) -> torch.Tensor:
