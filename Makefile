@@ -4,17 +4,24 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
+# PyTorch's own index has the CPU build; PyPI's brings CUDA along, gigabytes that a CPU has no use for.
+TORCH := torch==2.13.0 --extra-index-url https://download.pytorch.org/whl/cpu --retries 1
+
 .PHONY: install protos format check test-fast test serve
 
 install: $(STAMP)
 
-# torch first and by version: a bare `torch` brings the CUDA build, gigabytes that a CPU has no use for.
-$(STAMP): pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --upgrade "pip>=24" "setuptools>=80"
-	$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/pip install --quiet torch==2.13.0
-	$(BIN)/pip install --quiet --editable ".[dev]"
-	touch $@
+$(VENV):
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \
+		{ echo "octavo needs Python 3.11 or newer: make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $@
+
+# A torch that is in the environment already stays, such as one built for its GPU.
+$(STAMP): pyproject.toml | $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=24"
+	$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/python -m pip install --quiet $(TORCH)
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	@touch $@
 
 # Generated code is committed; a test compares it with its source.
 protos: install
