@@ -116,7 +116,7 @@ class GenerationRoute(Generic[BodyT]):
         receive: Receive,
         send: Send,
     ) -> None:
-        """Raises what fails before the first byte, as a status; what fails later ends the stream."""
+        """Raise what fails before the first byte; end the stream with what fails later."""
         answer: StreamedAnswer | None = None
         try:
             async with self._in_flight.until_gone(receive):

@@ -68,14 +68,7 @@ class RouterStream:
         self._call.cancel()
 
     async def _read(self) -> StreamEvent | None:
-        try:
-            event = await _translated(self._call.read())
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
-            # grpc.aio tells a status CANCELLED that the router sent in the same way.
-            raise _unreachable() from None
+        event = await _translated(self._call.read())
         return None if event is grpc.aio.EOF else event
 
 
@@ -196,15 +189,12 @@ def _request_error(error: grpc.aio.AioRpcError) -> RequestError:
         return Overloaded(message, retry_after_s=_RETRY_AFTER_S)
     if error.code() in (
         grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.CANCELLED,
         grpc.StatusCode.DEADLINE_EXCEEDED,
     ):
-        return _unreachable()
+        message = "The router cannot be reached; send the request again in a moment."
+        return Unavailable(message, retry_after_s=_RETRY_AFTER_S)
     return InternalError("The router failed; its log says why.")
-
-
-def _unreachable() -> Unavailable:
-    message = "The router cannot be reached; send the request again in a moment."
-    return Unavailable(message, retry_after_s=_RETRY_AFTER_S)
 
 
 def _broken(reason: str) -> InternalError:

@@ -101,8 +101,7 @@ async def http_server(app: ASGIApp, listener: socket.socket) -> AsyncIterator[No
     try:
         yield
     finally:
-        server.should_exit = True
-        await main_loop
+        main_loop.cancel()
         await server.shutdown([listener])
 
 

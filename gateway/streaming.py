@@ -35,6 +35,7 @@ _HEADERS = [
     (b"x-accel-buffering", b"no"),
 ]
 _DONE = b"data: [DONE]\n\n"
+_UNICODE_LINE_ENDS = [(char.encode(), b"\\u%04x" % ord(char)) for char in "\x85\u2028\u2029"]
 
 _encode = msgspec.json.Encoder().encode
 
@@ -84,7 +85,7 @@ class StreamedAnswer:
         if delta.text and self._on_first_text is not None:
             self._on_first_text()
             self._on_first_text = None
-        parts = [self._text_heads[choice], _encode(delta.text), self._text_tail]
+        parts = [self._text_heads[choice], _encode_text(delta.text), self._text_tail]
         if self._body.return_token_ids:
             parts += b',"token_ids":', _encode(list(delta.token_ids))
         parts += b"}]", self._tail()
@@ -147,6 +148,18 @@ class StreamedAnswer:
 
     async def _write_last(self, body: bytes) -> None:
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def _encode_text(text: str) -> bytes:
+    """Return the text as a JSON string without any character that str.splitlines() splits at.
+
+    Only CR and LF end a line of an event stream, but clients that split so are common.
+    """
+    encoded = _encode(text)
+    if not text.isascii():
+        for character, escape in _UNICODE_LINE_ENDS:
+            encoded = encoded.replace(character, escape)
+    return encoded
 
 
 def _head(identity: Identity, style: AnswerStyle) -> bytes:

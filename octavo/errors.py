@@ -2,6 +2,8 @@
 
 RequestError                 a status for the client; never a traceback
 ├── InvalidArgument          INVALID_ARGUMENT     a field is wrong: BadRequest names it
+├── Unauthenticated          UNAUTHENTICATED      no key, or a wrong one
+├── PermissionDenied         PERMISSION_DENIED    the key does not allow it
 ├── NotFound                 NOT_FOUND            no such model
 ├── Overloaded               RESOURCE_EXHAUSTED   too much is queued: RetryInfo says when
 ├── Unavailable              UNAVAILABLE          starting or draining: RetryInfo says when
@@ -55,6 +57,14 @@ class RequestError(Exception):
 
 class InvalidArgument(RequestError):
     code = grpc.StatusCode.INVALID_ARGUMENT
+
+
+class Unauthenticated(RequestError):
+    code = grpc.StatusCode.UNAUTHENTICATED
+
+
+class PermissionDenied(RequestError):
+    code = grpc.StatusCode.PERMISSION_DENIED
 
 
 class NotFound(RequestError):

@@ -1,0 +1,218 @@
+"""A router without a scheduler: the real gRPC services, answering from a script."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+
+import grpc
+
+from octavo.errors import NotFound, RequestError, abort
+from octavo.grpc_server import Health, grpc_server
+from octavo.v1.common_pb2 import FinishReason, Usage
+from octavo.v1.inference_pb2 import (
+    ChatRequest,
+    Delta,
+    Finished,
+    GenerateRequest,
+    Started,
+    StreamEvent,
+)
+from octavo.v1.inference_pb2_grpc import InferenceServicer, add_InferenceServicer_to_server
+from octavo.v1.models_pb2 import (
+    GetModelRequest,
+    GetModelResponse,
+    ListModelsRequest,
+    ListModelsResponse,
+    Model,
+)
+from octavo.v1.models_pb2_grpc import ModelsServicer, add_ModelsServicer_to_server
+
+Request = ChatRequest | GenerateRequest
+Script = Callable[[Request], AsyncIterator[StreamEvent]]
+
+MODEL = "org/tiny"
+PIECES = ("Hel", "lo", ' "wörld"\n\u2028€')
+"""What every output says, if the script is `answer`: text that JSON and SSE have to escape."""
+TEXT = "".join(PIECES)
+TOKEN_IDS = [10, 11, 12]
+PROMPT_TOKEN_IDS = [1, 2, 3, 4]
+STOP_TOKEN_ID = 12
+
+
+def started() -> StreamEvent:
+    return StreamEvent(
+        started=Started(
+            request_id="label",
+            model=MODEL,
+            num_prompt_tokens=len(PROMPT_TOKEN_IDS),
+            prompt_token_ids=PROMPT_TOKEN_IDS,
+        )
+    )
+
+
+def delta(output_index: int, position: int) -> StreamEvent:
+    """Return the piece at `position` of the output."""
+    return StreamEvent(
+        delta=Delta(
+            output_index=output_index,
+            position=position,
+            text=PIECES[position],
+            token_ids=[TOKEN_IDS[position]],
+            num_tokens=1,
+        )
+    )
+
+
+def finished(output_index: int = 0) -> StreamEvent:
+    return StreamEvent(
+        finished=Finished(
+            output_index=output_index,
+            reason=FinishReason.FINISH_REASON_STOP,
+            stop_token_id=STOP_TOKEN_ID,
+        )
+    )
+
+
+def usage(num_outputs: int = 1) -> StreamEvent:
+    return StreamEvent(
+        usage=Usage(
+            num_prompt_tokens=len(PROMPT_TOKEN_IDS),
+            num_cached_tokens=2,
+            num_output_tokens=num_outputs * len(TOKEN_IDS),
+        )
+    )
+
+
+async def answer(request: Request) -> AsyncIterator[StreamEvent]:
+    """Answer with PIECES in each of the n outputs, taking turns."""
+    n = request.options.n or 1
+    yield started()
+    for position in range(len(PIECES)):
+        for output_index in range(n):
+            event = delta(output_index, position)
+            if not request.options.return_token_ids:
+                del event.delta.token_ids[:]
+            yield event
+    for output_index in range(n):
+        yield finished(output_index)
+    yield usage(n)
+
+
+async def start_and_hang(request: Request) -> AsyncIterator[StreamEvent]:
+    yield started()
+    yield delta(0, 0)
+    await asyncio.Event().wait()
+
+
+async def hang(request: Request) -> AsyncIterator[StreamEvent]:
+    await asyncio.Event().wait()
+    yield started()
+
+
+def fail_with(error: Exception) -> Script:
+    """Return a script that fails before the first event."""
+
+    async def script(request: Request) -> AsyncIterator[StreamEvent]:
+        raise error
+        yield started()
+
+    return script
+
+
+def start_and_fail_with(error: Exception) -> Script:
+    async def script(request: Request) -> AsyncIterator[StreamEvent]:
+        yield started()
+        yield delta(0, 0)
+        raise error
+
+    return script
+
+
+class BareStatus(Exception):
+    """Raised by a script: a status without details, such as gRPC itself makes up."""
+
+    def __init__(self, code: grpc.StatusCode, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class FakeRouter(InferenceServicer, ModelsServicer):
+    """Runs `script` for every generation.
+
+    Attributes:
+        requests: all that arrived, in order.
+        request_ids: their x-request-id metadata.
+        num_running: generations under way.
+        arrived: each generation, when it begins.
+        cancelled: each generation that its caller ended.
+    """
+
+    def __init__(self) -> None:
+        self.script: Script = answer
+        self.models = [Model(id=MODEL, created_s=1700000000, max_model_len=8192, root="tiny")]
+        self.requests: list[Request] = []
+        self.request_ids: list[str] = []
+        self.num_running = 0
+        self.arrived: asyncio.Queue[Request] = asyncio.Queue()
+        self.cancelled: asyncio.Queue[Request] = asyncio.Queue()
+        self.health: Health
+
+    @contextlib.asynccontextmanager
+    async def serving(self, address: str) -> AsyncIterator[None]:
+        services = {
+            "octavo.v1.Inference": lambda server: add_InferenceServicer_to_server(self, server),
+            "octavo.v1.Models": lambda server: add_ModelsServicer_to_server(self, server),
+        }
+        async with grpc_server(address, services, grace_s=0) as process_health:
+            self.health = process_health
+            await process_health.set_serving(True)
+            yield
+
+    async def Chat(
+        self, request: ChatRequest, context: grpc.aio.ServicerContext
+    ) -> AsyncIterator[StreamEvent]:
+        async for event in self._run(request, context):
+            yield event
+
+    async def Generate(
+        self, request: GenerateRequest, context: grpc.aio.ServicerContext
+    ) -> AsyncIterator[StreamEvent]:
+        async for event in self._run(request, context):
+            yield event
+
+    async def _run(
+        self, request: Request, context: grpc.aio.ServicerContext
+    ) -> AsyncIterator[StreamEvent]:
+        self.requests.append(request)
+        self.request_ids += [
+            value for key, value in context.invocation_metadata() if key == "x-request-id"
+        ]
+        self.num_running += 1
+        self.arrived.put_nowait(request)
+        try:
+            async for event in self.script(request):
+                yield event
+        except RequestError as error:
+            await abort(context, error)
+        except BareStatus as error:
+            await context.abort(error.code, str(error))
+        except asyncio.CancelledError:
+            self.cancelled.put_nowait(request)
+            raise
+        finally:
+            self.num_running -= 1
+
+    async def ListModels(
+        self, request: ListModelsRequest, context: grpc.aio.ServicerContext
+    ) -> ListModelsResponse:
+        return ListModelsResponse(models=self.models)
+
+    async def GetModel(
+        self, request: GetModelRequest, context: grpc.aio.ServicerContext
+    ) -> GetModelResponse:
+        for model in self.models:
+            if model.id == request.model:
+                return GetModelResponse(model=model)
+        message = f"Model {request.model} is not served; this server has {MODEL}."
+        await abort(context, NotFound(message, field="model"))
+        raise AssertionError("abort raises")
