@@ -25,21 +25,22 @@ def block_bytes(config: ModelConfig, block_size: int, dtype: torch.dtype) -> int
     return token_numbers * block_size * dtype.itemsize
 
 
-def fitting_blocks(bytes_per_block: int, kv_cache_memory_bytes: int | None) -> int:
-    """Return how many blocks to allocate.
+def default_kv_cache_bytes(weights_bytes: int) -> int:
+    """Return the memory for the cache when nobody said: half of what the weights leave free.
 
-    Without a number of bytes they get half of the memory that is free, and at most 4 GiB: on a
-    machine that does other things too, more would be rude, and few CPUs could use more.
-    Raises StartupError if not even one fits.
+    And at most 4 GiB: few CPUs read more in a step that anyone would wait for.
     """
-    if kv_cache_memory_bytes is None:
-        free_bytes = _free_memory_bytes()
-        kv_cache_memory_bytes = min(_DEFAULT_BYTES, int(free_bytes * _DEFAULT_SHARE))
-    num_blocks = kv_cache_memory_bytes // bytes_per_block
+    left = max(_free_memory_bytes() - weights_bytes, 0)
+    return min(_DEFAULT_BYTES, int(left * _DEFAULT_SHARE))
+
+
+def fitting_blocks(bytes_per_block: int, kv_cache_bytes: int) -> int:
+    """Return how many blocks fit; raises StartupError if not even one does."""
+    num_blocks = kv_cache_bytes // bytes_per_block
     if num_blocks < 1:
         raise StartupError(
-            f"a KV cache of {kv_cache_memory_bytes:,} bytes holds no block of {bytes_per_block:,}"
-            " bytes; free memory or raise --kv-cache-memory-bytes."
+            f"a KV cache of {kv_cache_bytes:,} bytes holds no block of {bytes_per_block:,} bytes;"
+            " free memory or raise --kv-cache-memory-bytes."
         )
     return num_blocks
 

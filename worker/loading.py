@@ -1,7 +1,6 @@
 """From settings to a runner that is warm: which files, which type, how much memory."""
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,19 @@ from .checkpoint import Checkpoint
 from .cpu import choose_dtype, describe_device
 from .dummy_checkpoint import DummyCheckpoint
 from .gguf_checkpoint import GGUFCheckpoint
-from .kv_cache import allocate_kv_cache, block_bytes, fitting_blocks
+from .kv_cache import (
+    allocate_kv_cache,
+    block_bytes,
+    default_kv_cache_bytes,
+    fitting_blocks,
+)
 from .model_runner import ModelRunner
 from .models.config import ModelConfig
 from .models.decoder import Decoder
 from .rows import RowLimits, Rows
 from .safetensors_checkpoint import SafetensorsCheckpoint
 from .settings import WorkerSettings
-from .weights import expected_tensors, load_weights, model_hash
+from .weights import expected_tensors, load_weights, model_hash, weights_bytes
 
 _WARM_UP_TOKENS = 8
 
@@ -32,50 +36,29 @@ def load_model_runner(settings: WorkerSettings, report: StartupReport) -> ModelR
 
     Raises StartupError, naming the file or the flag, for all that an operator can mend.
     """
+    _refuse_numbers_below_one(settings)
     if settings.cpu_threads is not None:
         torch.set_num_threads(settings.cpu_threads)
     config, checkpoint = open_model(settings)
-    num_weights = sum(math.prod(shape) for shape in expected_tensors(config).values())
-    report.stage(f"config: {num_weights / 1e6:,.0f} M weights in {config.num_layers} layers")
-
     dtype = choose_dtype(settings.dtype)
-    weights = load_weights(config, checkpoint, dtype)
-    weights_bytes = num_weights * dtype.itemsize
-    report.stage(f"weights {weights_bytes / 1e9:.2f} GB {_name(dtype)}")
-
     limits = _limits(settings, config, dtype)
     (num_blocks,) = limits.num_blocks
+    report.stage(f"config: {config.num_layers} layers, context of {limits.max_model_len} tokens")
+
+    weights = load_weights(config, checkpoint, dtype)
+    report.stage(f"weights {weights_bytes(config, dtype) / 1e9:.2f} GB {_name(dtype)}")
+
     kv_cache = allocate_kv_cache(config, num_blocks, limits.block_size, dtype)
     report.stage(
         f"KV cache {kv_cache.nbytes / 1e9:.2f} GB: {num_blocks:,} blocks of"
         f" {limits.block_size} tokens"
     )
 
-    runner = ModelRunner(
-        Decoder(config, weights, limits.max_model_len),
-        kv_cache,
-        Rows(limits),
-        step_pb2.WorkerReady(
-            model_hash=model_hash(config, checkpoint, dtype),
-            dtype=_name(dtype),
-            block_size=limits.block_size,
-            kv_groups=[
-                step_pb2.KVGroup(num_blocks=num_blocks, layers=list(range(config.num_layers)))
-            ],
-            num_rows=limits.num_rows,
-            vocab_size=config.vocab_size,
-            max_model_len=limits.max_model_len,
-            eos_token_ids=config.eos_token_ids,
-            model_path=str(checkpoint.path.absolute()),
-            device=describe_device(),
-            memory=step_pb2.MemoryLedger(
-                weights_bytes=weights_bytes,
-                kv_cache_bytes=kv_cache.nbytes,
-                activations_bytes=_activations_bytes(config, limits, dtype),
-            ),
-            max_num_batched_tokens=limits.max_num_batched_tokens,
-        ),
-    )
+    ready = _describe(config, limits, dtype)
+    ready.model_hash = model_hash(config, checkpoint, dtype)
+    ready.model_path = str(checkpoint.path.absolute())
+    decoder = Decoder(config, weights, limits.max_model_len)
+    runner = ModelRunner(decoder, kv_cache, Rows(limits), ready)
     _warm_up(runner, min(_WARM_UP_TOKENS, limits.block_size, limits.max_model_len - 1))
     report.stage(f"warm-up on {describe_device()}")
     return runner
@@ -108,6 +91,21 @@ def open_model(settings: WorkerSettings) -> tuple[ModelConfig, Checkpoint]:
     return config, SafetensorsCheckpoint(path) if is_directory else GGUFCheckpoint(file, config)
 
 
+def _refuse_numbers_below_one(settings: WorkerSettings) -> None:
+    for name in (
+        "block_size",
+        "max_model_len",
+        "max_num_seqs",
+        "max_num_batched_tokens",
+        "kv_cache_memory_bytes",
+        "num_gpu_blocks_override",
+        "cpu_threads",
+    ):
+        value = getattr(settings, name)
+        if value is not None and value < 1:
+            raise StartupError(f"--{name.replace('_', '-')} is {value}; give at least 1.")
+
+
 def _read_json(path: Path, default: dict[str, Any] | None = None) -> dict[str, Any]:
     if default is not None and not path.exists():
         return default
@@ -124,7 +122,8 @@ def _limits(settings: WorkerSettings, config: ModelConfig, dtype: torch.dtype) -
     """Choose the number of blocks, and the context: what was asked for, trained for, and fits."""
     block_size = settings.block_size
     num_blocks = settings.num_gpu_blocks_override or fitting_blocks(
-        block_bytes(config, block_size, dtype), settings.kv_cache_memory_bytes
+        block_bytes(config, block_size, dtype),
+        settings.kv_cache_memory_bytes or default_kv_cache_bytes(weights_bytes(config, dtype)),
     )
     asked, trained = settings.max_model_len, config.max_position_embeddings
     if asked is not None and asked > trained:
@@ -143,6 +142,27 @@ def _limits(settings: WorkerSettings, config: ModelConfig, dtype: torch.dtype) -
         num_blocks=(num_blocks,),
         vocab_size=config.vocab_size,
         max_num_batched_tokens=settings.max_num_batched_tokens,
+    )
+
+
+def _describe(config: ModelConfig, limits: RowLimits, dtype: torch.dtype) -> step_pb2.WorkerReady:
+    """Say what model, device and limits there are to plan for."""
+    (num_blocks,) = limits.num_blocks
+    return step_pb2.WorkerReady(
+        dtype=_name(dtype),
+        block_size=limits.block_size,
+        kv_groups=[step_pb2.KVGroup(num_blocks=num_blocks, layers=list(range(config.num_layers)))],
+        num_rows=limits.num_rows,
+        vocab_size=config.vocab_size,
+        max_model_len=limits.max_model_len,
+        eos_token_ids=config.eos_token_ids,
+        device=describe_device(),
+        memory=step_pb2.MemoryLedger(
+            weights_bytes=weights_bytes(config, dtype),
+            kv_cache_bytes=num_blocks * block_bytes(config, limits.block_size, dtype),
+            activations_bytes=_activations_bytes(config, limits, dtype),
+        ),
+        max_num_batched_tokens=limits.max_num_batched_tokens,
     )
 
 

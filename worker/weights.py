@@ -1,5 +1,6 @@
 """Stored weights → the decoder's: every tensor checked before the first is read."""
 
+import math
 from collections.abc import Iterator
 from hashlib import blake2b
 
@@ -45,6 +46,14 @@ def expected_tensors(config: ModelConfig) -> dict[str, tuple[int, ...]]:
         for name, shape in layer.items():
             shapes[f"model.layers.{i}.{name}.weight"] = shape
     return shapes
+
+
+def weights_bytes(config: ModelConfig, dtype: torch.dtype) -> int:
+    """Return the memory of the loaded weights; a tied head is packed, apart from the embedding."""
+    num_weights = sum(math.prod(shape) for shape in expected_tensors(config).values())
+    if config.tie_word_embeddings:
+        num_weights += config.vocab_size * config.hidden_size
+    return num_weights * dtype.itemsize
 
 
 def load_weights(config: ModelConfig, checkpoint: Checkpoint, dtype: torch.dtype) -> DecoderWeights:

@@ -62,6 +62,7 @@ def test_stages_are_reported(saved: Path, tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (tmp_path / "stages").read_text().splitlines()]
     stages = [line["stage"] for line in lines]
     assert [stage.split()[0] for stage in stages] == ["config:", "weights", "KV", "warm-up"]
+    assert "context of 256 tokens" in stages[0]
     assert "float32" in stages[1]
     assert "256 blocks of 4 tokens" in stages[2]
 
@@ -81,6 +82,8 @@ def test_threads_are_set(saved: Path) -> None:
         ({"model": "/nowhere/llama"}, "/nowhere/llama: no such model. Give a directory or"),
         ({"model": __file__}, "not a model. Give a directory or a .gguf file"),
         ({"load_format": "gguf"}, "is a directory, which --load-format gguf does not read"),
+        ({"block_size": 0}, "--block-size is 0; give at least 1"),
+        ({"cpu_threads": -2}, "--cpu-threads is -2; give at least 1"),
         ({"max_model_len": 300}, "--max-model-len 300 is more than the 256 tokens the model was"),
         (
             {"max_model_len": 50, "num_gpu_blocks_override": 10},
