@@ -1,17 +1,61 @@
 """The C++ kernels as a ctypes library: which functions it has, and when there is none."""
 
 import ctypes
+import functools
+import logging
+from ctypes import c_float, c_int32, c_int64, c_void_p
+from pathlib import Path
 
+# torch comes first: it loads its OpenMP runtime, whose thread pool the kernels then share.
 import torch
+
+from . import build
+
+logger = logging.getLogger(__name__)
 
 # The codes by which the C++ side knows an element type (see vec.h).
 DTYPES = {torch.float32: 0, torch.bfloat16: 1}
 
+_SIGNATURES: dict[str, list[type]] = {
+    "rms_norm": [*[c_void_p] * 3, *[c_int64] * 2, c_float, c_int32],
+    "add_rms_norm": [*[c_void_p] * 4, *[c_int64] * 2, c_float, c_int32],
+    "silu_and_mul": [*[c_void_p] * 2, *[c_int64] * 2, c_int32],
+    "rope_and_store_kv": [*[c_void_p] * 8, *[c_int64] * 7, c_int32],
+    "paged_attention": [*[c_void_p] * 7, *[c_int64] * 7, c_float, c_int32],
+    "linear": [*[c_void_p] * 3, *[c_int64] * 3, *[c_int32] * 2],
+    "sample": [*[c_void_p] * 7, *[c_int64] * 2],
+    "copy_blocks": [*[c_void_p] * 3, *[c_int64] * 4],
+}
 
+
+@functools.cache
 def load() -> ctypes.CDLL | None:
-    return None
+    """The library, built if need be; None, with one warning in the log, if that is not possible.
+
+    Tests replace this function to see the references at work.
+    """
+    try:
+        return _open(build.library_path())
+    except (build.BuildError, OSError, AttributeError) as error:
+        logger.warning("CPU kernels not available, using slower PyTorch code: %s", error)
+        return None
 
 
 def load_for(dtype: torch.dtype) -> ctypes.CDLL | None:
     """The library if it exists and computes in `dtype`; None sends a kernel to its reference."""
     return load() if dtype in DTYPES else None
+
+
+def _open(path: Path) -> ctypes.CDLL:
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError:
+        # Cut short by a full disk or worse: building again mends it.
+        path.unlink()
+        library = ctypes.CDLL(str(build.library_path()))
+    for name, argument_types in _SIGNATURES.items():
+        function = getattr(library, name)
+        function.argtypes, function.restype = argument_types, None
+    for name in ("panel_width", "prefers_panels"):
+        getattr(library, name).restype = c_int64
+    return library

@@ -1,0 +1,54 @@
+// RMSNorm of each row, alone or after adding the residual stream; sums in float32.
+
+#include <cmath>
+
+#include "parallel.h"
+#include "vec.h"
+
+namespace {
+
+template <typename T>
+void normalize_row(const T* x, const T* weight, T* out, int64_t dim, float eps) {
+    Vec squares = {};
+    for_each_vec(dim, [&](int64_t i, auto load, auto) {
+        const Vec v = load(x + i);
+        squares += v * v;
+    });
+    const float inverse_rms = 1.0f / std::sqrt(sum(squares) / dim + eps);
+    for_each_vec(dim, [&](int64_t i, auto load, auto store) {
+        store(out + i, load(x + i) * inverse_rms * load(weight + i));
+    });
+}
+
+template <typename T>
+void add_row(const T* x, T* residual, int64_t dim) {
+    for_each_vec(dim, [&](int64_t i, auto load, auto store) {
+        store(residual + i, load(residual + i) + load(x + i));
+    });
+}
+
+}  // namespace
+
+extern "C" void rms_norm(const void* x, const void* weight, void* out, int64_t num_rows,
+                         int64_t dim, float eps, int32_t dtype) {
+    with_dtype(dtype, [&](auto element) {
+        using T = decltype(element);
+        parallel_rows(num_rows, dim, [&](int64_t row) {
+            normalize_row(static_cast<const T*>(x) + row * dim, static_cast<const T*>(weight),
+                          static_cast<T*>(out) + row * dim, dim, eps);
+        });
+    });
+}
+
+extern "C" void add_rms_norm(const void* x, void* residual, const void* weight, void* out,
+                             int64_t num_rows, int64_t dim, float eps, int32_t dtype) {
+    with_dtype(dtype, [&](auto element) {
+        using T = decltype(element);
+        parallel_rows(num_rows, dim, [&](int64_t row) {
+            T* stream = static_cast<T*>(residual) + row * dim;
+            add_row(static_cast<const T*>(x) + row * dim, stream, dim);
+            normalize_row(stream, static_cast<const T*>(weight), static_cast<T*>(out) + row * dim,
+                          dim, eps);
+        });
+    });
+}

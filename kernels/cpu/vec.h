@@ -1,0 +1,203 @@
+// Vectors as wide as the machine's registers, their elements' types, and exp and log on them.
+//
+// Written with the vector extensions that GCC and Clang share, so that one source serves AVX-512,
+// AVX2, NEON and plain SSE2.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <utility>
+
+#if defined(__AVX512F__)
+constexpr int VEC = 16;
+#elif defined(__AVX2__)
+constexpr int VEC = 8;
+#else
+constexpr int VEC = 4;
+#endif
+
+typedef float Vec __attribute__((vector_size(VEC * 4)));
+typedef int32_t VecI __attribute__((vector_size(VEC * 4)));
+typedef uint32_t VecU __attribute__((vector_size(VEC * 4)));
+typedef uint16_t VecHalf __attribute__((vector_size(VEC * 2)));
+
+struct BFloat16 {
+    uint16_t bits;
+};
+
+// Calls body with a value of the element type that library.py's DTYPES gives this code.
+template <typename Body>
+void with_dtype(int32_t dtype, Body body) {
+    if (dtype == 0) {
+        body(float{});
+    } else {
+        body(BFloat16{});
+    }
+}
+
+template <typename To, typename From>
+inline To bit_cast(From from) {
+    static_assert(sizeof(To) == sizeof(From));
+    To to;
+    memcpy(&to, &from, sizeof to);
+    return to;
+}
+
+inline Vec splat(float x) { return Vec{} + x; }
+
+// True lanes of a comparison are all ones.
+inline Vec select(VecI mask, Vec yes, Vec no) { return mask ? yes : no; }
+
+inline Vec max(Vec a, Vec b) { return select(a > b, a, b); }
+
+// -- Loads and stores: always float32 in registers, one rounding on the way out. ------------------
+
+template <typename V, typename T>
+inline V load_bits(const T* p) {
+    V v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+inline Vec load(const float* p) { return load_bits<Vec>(p); }
+
+inline Vec load(const BFloat16* p) {
+    return bit_cast<Vec>(__builtin_convertvector(load_bits<VecHalf>(p), VecU) << 16);
+}
+
+inline void store(float* p, Vec v) { memcpy(p, &v, sizeof v); }
+
+inline void store(BFloat16* p, Vec v) {
+    const VecU bits = bit_cast<VecU>(v);
+    const VecU nearest_even = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+    // Rounding could carry a NaN's mantissa over into infinity.
+    const VecU rounded = v != v ? (VecU{} + 0x7fc0) : nearest_even;
+    const VecHalf half = __builtin_convertvector(rounded, VecHalf);
+    memcpy(p, &half, sizeof half);
+}
+
+// The first `count` < VEC elements; the other lanes are zero, their memory is not touched.
+template <typename T>
+inline Vec load_first(const T* p, int64_t count) {
+    T buffer[VEC] = {};
+    memcpy(buffer, p, count * sizeof(T));
+    return load(buffer);
+}
+
+template <typename T>
+inline void store_first(T* p, Vec v, int64_t count) {
+    T buffer[VEC];
+    store(buffer, v);
+    memcpy(p, buffer, count * sizeof(T));
+}
+
+// Runs body(offset, load, store) over [0, size) in steps of one vector, the last one partial.
+template <typename Body>
+inline void for_each_vec(int64_t size, Body body) {
+    int64_t i = 0;
+    for (; i + VEC <= size; i += VEC) {
+        body(
+            i, [](const auto* p) { return load(p); }, [](auto* p, Vec v) { store(p, v); });
+    }
+    if (i < size) {
+        const int64_t count = size - i;
+        body(
+            i, [count](const auto* p) { return load_first(p, count); },
+            [count](auto* p, Vec v) { store_first(p, v, count); });
+    }
+}
+
+// -- Reductions, each in one fixed order. ---------------------------------------------------------
+
+inline float sum(Vec v) {
+    float lanes[VEC];
+    store(lanes, v);
+    for (int half = VEC / 2; half > 0; half /= 2) {
+        for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
+    }
+    return lanes[0];
+}
+
+inline float max(Vec v) {
+    float lanes[VEC];
+    store(lanes, v);
+    for (int i = 1; i < VEC; ++i) lanes[0] = lanes[i] > lanes[0] ? lanes[i] : lanes[0];
+    return lanes[0];
+}
+
+// -- Transposition of a VEC x VEC square, by swapping its off-diagonal quarters, and theirs. --------
+
+#ifdef __clang__
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, VecI{__VA_ARGS__})
+#endif
+
+template <int HALF, int... LANE>
+inline void swap_quarters(Vec& upper, Vec& lower, std::integer_sequence<int, LANE...>) {
+    const Vec a = upper, b = lower;
+    upper = SHUFFLE(a, b, (LANE & HALF ? VEC + LANE - HALF : LANE)...);
+    lower = SHUFFLE(a, b, (LANE & HALF ? VEC + LANE : LANE + HALF)...);
+}
+
+template <int HALF = VEC / 2>
+inline void transpose(Vec (&rows)[VEC]) {
+#pragma GCC unroll 16
+    for (int i = 0; i < VEC; ++i) {
+        if (i & HALF) continue;
+        swap_quarters<HALF>(rows[i], rows[i + HALF], std::make_integer_sequence<int, VEC>());
+    }
+    if constexpr (HALF > 1) transpose<HALF / 2>(rows);
+}
+
+// -- Elementary functions, after Cephes (Moshier): errors of about one unit in the last place. ----
+
+// exp(x); 0 where the result would be denormal, infinity where it would overflow; exp(0) is 1.
+inline Vec exp(Vec x) {
+    const Vec magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to a whole number.
+    const Vec n = (x * 1.44269504088896341f + magic) - magic;
+    const Vec r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+    Vec p = splat(1.9875691500e-4f);
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    const Vec mantissa = p * (r * r) + r + 1.0f;
+    // Out of range n may be anything here; the selects below replace those lanes.
+    const VecU scaled = bit_cast<VecU>(mantissa) + (bit_cast<VecU>(n + magic) << 23);
+    Vec result = bit_cast<Vec>(scaled);
+    result = select(x < -87.3365447504f, splat(0.0f), result);
+    result = select(x > 88.3762626647f, splat(__builtin_inff()), result);
+    return select(x != x, x, result);
+}
+
+// The natural logarithm of positive, finite, normal numbers.
+inline Vec log(Vec x) {
+    const VecI bits = bit_cast<VecI>(x);
+    VecI exponent = (bits >> 23) - 126;
+    Vec m = bit_cast<Vec>((bits & 0x7fffff) | 0x3f000000);  // in [1/2, 1)
+    const VecI is_small = m < 0.707106781186547524f;
+    exponent += is_small;  // A true lane is -1.
+    m = select(is_small, m + m, m) - 1.0f;
+    const Vec z = m * m;
+    Vec p = splat(7.0376836292e-2f);
+    p = p * m - 1.1514610310e-1f;
+    p = p * m + 1.1676998740e-1f;
+    p = p * m - 1.2420140846e-1f;
+    p = p * m + 1.4249322787e-1f;
+    p = p * m - 1.6668057665e-1f;
+    p = p * m + 2.0000714765e-1f;
+    p = p * m - 2.4999993993e-1f;
+    p = p * m + 3.3333331174e-1f;
+    const Vec e = __builtin_convertvector(exponent, Vec);
+    const Vec low = p * m * z + e * -2.12194440e-4f - 0.5f * z;
+    return (m + low) + e * 0.693359375f;
+}
+
+// log(1 + x) for -1 < x <= 0, exact to rounding for the smallest x too (after Kahan).
+inline Vec log1p(Vec x) {
+    const Vec y = 1.0f + x;
+    const Vec rounded_part = x - (y - 1.0f);
+    return log(y) + rounded_part / y;
+}
