@@ -7,14 +7,14 @@ _HASH_BYTES = 16
 
 
 def refusal(
-    ready: step_pb2.WorkerReady, leader: step_pb2.WorkerReady | None, epoch: int
+    ready: step_pb2.WorkerReady, first: step_pb2.WorkerReady | None, epoch: int
 ) -> str | None:
     """Return why the worker is refused, or None.
 
     Args:
         ready: what the worker says of itself.
-        leader: the first worker this scheduler took; all others serve the same model with it, and
-            whoever replaces it has to hold what was planned for it.
+        first: what the first worker of this scheduler said; all others serve the same model with
+            it, and whoever replaces it has to hold what is planned for it.
         epoch: of this scheduler; 0 if none has been chosen yet.
     """
     if ready.protocol_version != PROTOCOL_VERSION:
@@ -28,10 +28,10 @@ def refusal(
         return nonsense
     if epoch and ready.last_epoch >= epoch:
         return (
-            f"the worker has served epoch {ready.last_epoch}, the scheduler has epoch {epoch};"
-            " it was given up and has to start again"
+            f"the worker has served epoch {ready.last_epoch}, the scheduler has epoch {epoch}:"
+            " it has to start again"
         )
-    return _difference(ready, leader) if leader is not None else None
+    return _difference(ready, first) if first is not None else None
 
 
 def _nonsense(ready: step_pb2.WorkerReady) -> str | None:
@@ -48,21 +48,21 @@ def _nonsense(ready: step_pb2.WorkerReady) -> str | None:
     return None
 
 
-def _difference(ready: step_pb2.WorkerReady, leader: step_pb2.WorkerReady) -> str | None:
-    if ready.model_hash != leader.model_hash:
+def _difference(ready: step_pb2.WorkerReady, first: step_pb2.WorkerReady) -> str | None:
+    if ready.model_hash != first.model_hash:
         return (
             f"model hash: the worker has {ready.model_hash.hex()} ({ready.model_path},"
-            f" {ready.dtype}), the group {leader.model_hash.hex()} ({leader.model_path},"
-            f" {leader.dtype})"
+            f" {ready.dtype}), the group {first.model_hash.hex()} ({first.model_path},"
+            f" {first.dtype})"
         )
     same = ("block_size", "vocab_size")
     at_least = ("num_rows", "max_model_len", "max_num_batched_tokens")
     for field in same + at_least:
-        theirs, ours = getattr(ready, field), getattr(leader, field)
+        theirs, ours = getattr(ready, field), getattr(first, field)
         if theirs < ours or (field in same and theirs != ours):
             return f"{field}: the worker has {theirs}, the group {ours}"
     theirs_blocks = [group.num_blocks for group in ready.kv_groups]
-    ours_blocks = [group.num_blocks for group in leader.kv_groups]
+    ours_blocks = [group.num_blocks for group in first.kv_groups]
     if len(theirs_blocks) != len(ours_blocks) or any(
         theirs < ours for theirs, ours in zip(theirs_blocks, ours_blocks, strict=True)
     ):

@@ -42,6 +42,7 @@ class WorkerClient:
 
     After a loss `send` and `result` raise WorkersLost until `ready` has been awaited, even where a
     new worker has come meanwhile: whoever plans must know first that all KV is gone.
+    `epoch` is chosen when the first worker joins: greater than any that it has served.
     Belongs to the event loop; the socket is read when it is readable, and never waited for.
     """
 
@@ -61,7 +62,7 @@ class WorkerClient:
         self.broken = BrokenFrames()
         self.num_stale_frames = 0
         self._workers: dict[tuple[int, int], _Worker] = {}
-        self._leader: step_pb2.WorkerReady | None = None
+        self._first: step_pb2.WorkerReady | None = None
         self._lost: WorkersLost | None = None
         self._is_whole = asyncio.Event()
         self._results: asyncio.Queue[step_pb2.StepResult | WorkersLost] = asyncio.Queue()
@@ -82,8 +83,8 @@ class WorkerClient:
         await self._is_whole.wait()
         self._lost = None
         self._results = asyncio.Queue()
-        assert self._leader is not None
-        return self._leader
+        assert self._first is not None
+        return self._first
 
     def send(self, plan: step_pb2.StepPlan) -> None:
         """Send a plan to all workers; raises WorkersLost."""
@@ -137,12 +138,15 @@ class WorkerClient:
             self._receive_ready(identity, frame.ready)
             return
         worker = next((w for w in self._workers.values() if w.identity == identity), None)
-        if kind == "heartbeat" and worker is None:
-            self._receive_stray_heartbeat(identity, frame.heartbeat)
-        elif worker is None:
-            self.num_stale_frames += 1
-        else:
+        if worker is not None:
             self._receive_from(worker, frame)
+            return
+        self.num_stale_frames += 1
+        if kind == "heartbeat":
+            # Led by an earlier scheduler, or given up as lost. Told that nobody leads it, it says
+            # that it is ready, and is welcomed or refused.
+            nobody = step_pb2.Heartbeat(epoch=0)
+            self._answer(identity, step_pb2.SchedulerFrame(heartbeat=nobody))
 
     def _receive_from(self, worker: _Worker, frame: step_pb2.WorkerFrame) -> None:
         worker.silent_beats = 0
@@ -168,30 +172,20 @@ class WorkerClient:
         if known is not None and known.identity == identity:
             self._welcome(known)
             return
-        if (reason := refusal(ready, self._leader, self.epoch)) is not None:
+        if (reason := refusal(ready, self._first, self.epoch)) is not None:
             self._log.error("refused a worker", worker=_name(ready), reason=reason)
             self._answer(identity, _refused(reason))
             return
         if known is not None:
             self._dismiss(known, "a newer worker has taken its place")
-        if self._leader is None:
-            self._leader = ready
-        if not self.epoch:
+        if self._first is None:
+            self._first = ready
             self.epoch = ready.last_epoch + 1
         worker = _Worker(identity, ready, step_pb2.Heartbeat())
         self._workers[key] = worker
         self._log.info("worker joined", worker=_name(ready), device=ready.device, epoch=self.epoch)
         self._welcome(worker)
         self._is_whole.set()
-
-    def _receive_stray_heartbeat(self, identity: bytes, heartbeat: step_pb2.Heartbeat) -> None:
-        """A worker that we do not know: one of an earlier scheduler, or one given up as lost."""
-        self.num_stale_frames += 1
-        if self.epoch and heartbeat.epoch == self.epoch:
-            self._answer(identity, _refused("it was silent for too long and was given up"))
-        else:
-            ours = step_pb2.Heartbeat(epoch=self.epoch)
-            self._answer(identity, step_pb2.SchedulerFrame(heartbeat=ours))
 
     def _beat(self) -> None:
         self._beat_handle = self._loop.call_later(BEAT_S, self._beat)

@@ -1,0 +1,141 @@
+"""What the scheduler tells its operator: Prometheus metrics, and a line every ten seconds."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import structlog
+from prometheus_client import CollectorRegistry, Histogram, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from octavo.startup import StartupError
+from octavo.v1 import common_pb2
+
+from .scheduler import Scheduler
+
+_STATUS_PERIOD_S = 10.0
+_LOOPBACK = "127.0.0.1"
+_STEP_BUCKETS_S = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 1, 5)
+
+_COUNTERS = {
+    "num_requests": ("requests", "Requests accepted."),
+    "num_steps": ("steps", "Steps planned."),
+    "num_prompt_tokens": ("prompt_tokens", "Prompt tokens of requests that started."),
+    "num_cached_tokens": ("cached_tokens", "Of these, found in the prefix cache."),
+    "num_computed_tokens": ("computed_tokens", "Tokens run through the model."),
+    "num_generated_tokens": ("generated_tokens", "Tokens delivered."),
+    "num_discarded_tokens": ("discarded_tokens", "Tokens sampled and thrown away."),
+    "num_preemptions": ("preemptions", "Outputs that lost their blocks."),
+    "num_stale_results": ("stale_results", "Results that came too late or twice."),
+}
+
+
+class StepTimes:
+    """Where the time of a step goes."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        histogram = Histogram(
+            "octavo_scheduler_step_seconds",
+            "Time of each part of a step: schedule, send, wait (for the result) and update.",
+            ("part",),
+            registry=registry,
+            buckets=_STEP_BUCKETS_S,
+        )
+        self.schedule = histogram.labels("schedule")
+        self.send = histogram.labels("send")
+        self.wait = histogram.labels("wait")
+        self.update = histogram.labels("update")
+
+
+class SchedulerCollector(Collector):
+    """Reads the scheduler's own counters when Prometheus asks; a step pays nothing for them."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+
+    def collect(self) -> Iterator[Metric]:
+        stats, load = self._scheduler.stats, self._scheduler.load()
+        for field, (name, text) in _COUNTERS.items():
+            yield CounterMetricFamily(f"octavo_scheduler_{name}", text, value=getattr(stats, field))
+        finished = CounterMetricFamily(
+            "octavo_scheduler_finished_outputs", "Outputs that ended.", labels=("reason",)
+        )
+        for number, count in list(stats.num_finished.items()):
+            reason = common_pb2.FinishReason.Name(number).removeprefix("FINISH_REASON_").lower()
+            finished.add_metric((reason,), count)
+        yield finished
+        for name, text, value in (
+            ("running", "Outputs that have a row.", load.num_running),
+            ("waiting", "Outputs that wait for one.", load.num_waiting),
+            ("blocks", "KV blocks.", load.num_blocks),
+            ("free_blocks", "KV blocks that no output holds.", load.num_free_blocks),
+        ):
+            yield GaugeMetricFamily(f"octavo_scheduler_{name}", text, value=value)
+
+
+def serve_metrics(registry: CollectorRegistry, port: int) -> None:
+    """Serve the registry over HTTP on the loopback interface, from a thread."""
+    try:
+        start_http_server(port, addr=_LOOPBACK, registry=registry)
+    except OSError as error:
+        raise StartupError(
+            f"--metrics-port {port}: {error.strerror}; choose another port, or 0 for none"
+        ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The scheduler at one moment, for the status line."""
+
+    time_s: float
+    num_steps: int
+    num_prompt_tokens: int
+    num_cached_tokens: int
+    num_generated_tokens: int
+    num_running: int
+    num_waiting: int
+    used_share: float
+    """Of the KV blocks."""
+
+    @classmethod
+    def of(cls, scheduler: Scheduler, time_s: float) -> "Snapshot":
+        stats, load = scheduler.stats, scheduler.load()
+        return cls(
+            time_s=time_s,
+            num_steps=stats.num_steps,
+            num_prompt_tokens=stats.num_prompt_tokens,
+            num_cached_tokens=stats.num_cached_tokens,
+            num_generated_tokens=stats.num_generated_tokens,
+            num_running=load.num_running,
+            num_waiting=load.num_waiting,
+            used_share=1 - load.num_free_blocks / load.num_blocks,
+        )
+
+
+def status_line(before: Snapshot, now: Snapshot) -> str | None:
+    """Return what happened between two moments in a line for people; None: nothing did."""
+    if now.num_steps == before.num_steps:
+        return None
+    seconds = now.time_s - before.time_s
+    num_prompt = now.num_prompt_tokens - before.num_prompt_tokens
+    num_cached = now.num_cached_tokens - before.num_cached_tokens
+    num_generated = now.num_generated_tokens - before.num_generated_tokens
+    return (
+        f"throughput {num_generated / seconds:.1f} tok/s (prompt {num_prompt / seconds:.1f})"
+        f" · running {now.num_running} · waiting {now.num_waiting}"
+        f" · KV {now.used_share:.1%} · prefix hits {num_cached / max(num_prompt, 1):.1%}"
+    ).replace("%", " %")
+
+
+async def log_status(scheduler: Scheduler) -> None:
+    """Log the status line every ten seconds in which there was work, until cancelled."""
+    log = structlog.get_logger()
+    before = Snapshot.of(scheduler, time.monotonic())
+    while True:
+        await asyncio.sleep(_STATUS_PERIOD_S)
+        now = Snapshot.of(scheduler, time.monotonic())
+        if (line := status_line(before, now)) is not None:
+            log.info(line)
+        before = now

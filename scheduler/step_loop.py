@@ -1,0 +1,193 @@
+"""The scheduler's loop: admit → schedule → execute → update → deliver, one step ahead.
+
+    plain        plan 1 ─ result 1 ─ plan 2 ─ result 2 ─ ...
+    overlapped   plan 1 ─ plan 2 ─ result 1 ─ plan 3 ─ result 2 ─ ...
+
+The overlapped loop hides the time that planning, sending and delivering take behind the step that
+runs meanwhile; the tokens are the same. Two loops of the same calls, after mini-sglang's scheduler.
+"""
+
+import asyncio
+import time
+
+import structlog
+
+from octavo.errors import Unavailable
+from octavo.failpoints import failpoint
+from octavo.v1 import scheduling_pb2, step_pb2
+
+from .inbox import Inbox
+from .metrics import StepTimes
+from .results import BadResult
+from .scheduler import MAX_STEPS_IN_FLIGHT, Scheduler
+from .sessions import RouterSessions
+from .worker_client import WorkerClient, WorkersLost
+
+_LOAD_PERIOD_S = 0.1
+_RETRY_AFTER_S = 1.0
+
+
+class StepLoop:
+    """Owns the scheduler: whatever changes it comes through here, on the event loop's thread."""
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        workers: WorkerClient,
+        sessions: RouterSessions,
+        times: StepTimes,
+        *,
+        overlapped: bool,
+    ) -> None:
+        self._scheduler = scheduler
+        self._workers = workers
+        self._sessions = sessions
+        self._times = times
+        self._overlapped = overlapped
+        self._inbox = Inbox(scheduler)
+        self._wake = asyncio.Event()
+        self._is_draining = False
+        self._drained = asyncio.Event()
+        self._load_handle: asyncio.TimerHandle | None = None
+        self._last_load = scheduling_pb2.Load()
+        self._log = structlog.get_logger()
+
+    async def submit(self, request: scheduling_pb2.SubmitRequest) -> None:
+        """Take a request in; raises RequestError."""
+        if self._is_draining:
+            raise Unavailable("the scheduler is shutting down", retry_after_s=_RETRY_AFTER_S)
+        self._wake.set()
+        await self._inbox.submit(request, time.monotonic_ns())
+
+    def abort(self, abort: scheduling_pb2.Abort) -> None:
+        now_ns = time.monotonic_ns()
+        self._inbox.expedite(abort.request_key, now_ns)
+        self._scheduler.abort(abort, now_ns)
+        self._wake.set()
+
+    def set_window(self, window: scheduling_pb2.Window) -> None:
+        self._inbox.expedite(window.request_key, time.monotonic_ns())
+        self._scheduler.set_window(window)
+        self._wake.set()
+
+    def lose_router(self, router_id: bytes) -> None:
+        """End the requests of a router whose stream has ended."""
+        self._inbox.drop(router_id)
+        self._scheduler.lose_router(router_id, time.monotonic_ns())
+        self._wake.set()
+
+    def load(self) -> scheduling_pb2.Load:
+        load = self._scheduler.load()
+        load.is_draining = self._is_draining
+        return load
+
+    async def drain(self) -> None:
+        """Refuse new requests from now on; return when all others have finished."""
+        self._is_draining = True
+        self._wake.set()
+        await self._drained.wait()
+
+    async def run(self) -> None:
+        """Step until cancelled. While the workers are away, requests wait and streams pause."""
+        step = self._run_overlapped if self._overlapped else self._run_plain
+        while True:
+            try:
+                await step()
+            except WorkersLost as lost:
+                self._log.warning("streams pause until the workers are back", reason=str(lost))
+                self._scheduler.lose_workers()
+                await self._workers_ready()
+
+    async def _run_plain(self) -> None:
+        while True:
+            if (plan := await self._next_plan()) is not None:
+                self._execute(plan)
+                await self._update()
+
+    async def _run_overlapped(self) -> None:
+        while True:
+            plan = await self._next_plan()
+            if plan is not None:
+                self._execute(plan)
+            if plan is None or self._scheduler.num_in_flight == MAX_STEPS_IN_FLIGHT:
+                await self._update()
+
+    async def _next_plan(self) -> step_pb2.StepPlan | None:
+        """Admit and schedule. Returns None if all there is to do waits for a result in flight."""
+        while True:
+            self._begin_turn()
+            started_ns = time.monotonic_ns()
+            plan = self._scheduler.schedule(started_ns)
+            self._times.schedule.observe((time.monotonic_ns() - started_ns) / 1e9)
+            self._deliver()
+            if plan is not None or self._scheduler.num_in_flight:
+                return plan
+            await self._sleep()
+
+    def _execute(self, plan: step_pb2.StepPlan) -> None:
+        started_ns = time.monotonic_ns()
+        failpoint("scheduler.before_send_plan")
+        self._workers.send(plan)
+        self._times.send.observe((time.monotonic_ns() - started_ns) / 1e9)
+
+    async def _update(self) -> None:
+        """Wait for the next result and apply it."""
+        started_ns = time.monotonic_ns()
+        result = await self._workers.result()
+        received_ns = time.monotonic_ns()
+        failpoint("scheduler.after_result")
+        try:
+            self._scheduler.update(result, received_ns)
+        except BadResult as error:
+            self._workers.refuse(f"its result of step {result.step_id} is wrong: {error}")
+        self._deliver()
+        self._times.wait.observe((received_ns - started_ns) / 1e9)
+        self._times.update.observe((time.monotonic_ns() - received_ns) / 1e9)
+
+    def _begin_turn(self) -> None:
+        self._wake.clear()
+        self._inbox.begin_turn(time.monotonic_ns())
+
+    def _deliver(self) -> None:
+        """Hand the routers what happened, and the load within a tenth of a second."""
+        self._sessions.deliver(self._scheduler.take_outputs())
+        if self._is_draining and self._scheduler.is_idle and not self._inbox.has_waiting:
+            self._drained.set()
+        if self._load_handle is None:
+            loop = asyncio.get_running_loop()
+            self._load_handle = loop.call_later(_LOAD_PERIOD_S, self._send_load)
+
+    def _send_load(self) -> None:
+        self._load_handle = None
+        if (load := self.load()) != self._last_load:
+            self._last_load = load
+            self._sessions.broadcast(load)
+
+    async def _sleep(self) -> None:
+        """Wait for something to happen or the next deadline to pass."""
+        if self._inbox.has_waiting:
+            self._wake.set()
+        if self._scheduler.is_idle:
+            self._scheduler.check_invariants()
+        deadline_ns = self._scheduler.next_deadline_ns()
+        left_s = None if deadline_ns is None else (deadline_ns - time.monotonic_ns()) / 1e9
+        try:
+            async with asyncio.timeout(left_s):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+
+    async def _workers_ready(self) -> None:
+        """Wait for the workers; requests come, and are aborted, meanwhile."""
+        ready = asyncio.create_task(self._workers.ready())
+        ready.add_done_callback(lambda _: self._wake.set())
+        try:
+            while not ready.done():
+                self._begin_turn()
+                self._deliver()
+                if self._inbox.has_waiting:
+                    self._wake.set()
+                    await asyncio.sleep(0)
+                await self._wake.wait()
+        finally:
+            ready.cancel()
