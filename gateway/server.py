@@ -23,6 +23,7 @@ from .openai_api import create_app
 from .router_client import RouterClient
 from .settings import GatewaySettings
 
+_MAX_PORT = 65535
 _BACKLOG = 2048
 _CLOSE_S = 1
 """How long a connection may take to send the end of an answer, once all generations are over."""
@@ -59,13 +60,13 @@ async def serve(settings: GatewaySettings, report: StartupReport) -> None:
 @contextlib.contextmanager
 def listen(host: str, port: int) -> Iterator[socket.socket]:
     """Yield a bound socket; raises StartupError naming what is wrong with host or port."""
+    if not 0 <= port <= _MAX_PORT:
+        raise StartupError(f"--port is {port}, but ports are 0 to {_MAX_PORT}.")
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.create_server(address, family=family, backlog=_BACKLOG)
     except socket.gaierror as error:
         raise StartupError(f"Host {host} is unknown; give another with --host.") from error
-    except OverflowError as error:
-        raise StartupError(f"--port is {port}, but ports are 0 to 65535.") from error
     except OSError as error:
         reason = os.strerror(error.errno or 0)
         if error.errno == errno.EADDRINUSE:

@@ -142,6 +142,7 @@ class FakeRouter(InferenceServicer, ModelsServicer):
     Attributes:
         requests: all that arrived, in order.
         request_ids: their x-request-id metadata.
+        peers: the connections they came over.
         num_running: generations under way.
         arrived: each generation, when it begins.
         cancelled: each generation that its caller ended.
@@ -152,6 +153,7 @@ class FakeRouter(InferenceServicer, ModelsServicer):
         self.models = [Model(id=MODEL, created_s=1700000000, max_model_len=8192, root="tiny")]
         self.requests: list[Request] = []
         self.request_ids: list[str] = []
+        self.peers: list[str] = []
         self.num_running = 0
         self.arrived: asyncio.Queue[Request] = asyncio.Queue()
         self.cancelled: asyncio.Queue[Request] = asyncio.Queue()
@@ -187,6 +189,7 @@ class FakeRouter(InferenceServicer, ModelsServicer):
         self.request_ids += [
             value for key, value in context.invocation_metadata() if key == "x-request-id"
         ]
+        self.peers.append(context.peer())
         self.num_running += 1
         self.arrived.put_nowait(request)
         try:
