@@ -1,0 +1,236 @@
+"""Block tables: which blocks hold a sequence's KV, in every KV group.
+
+A table covers the tokens that are planned. A block is written by one sequence only, and never again
+once it is full: whoever shares the partial last block after a fork and writes first gets a copy,
+and the last sharer writes in place.
+"""
+
+from itertools import islice
+
+from octavo.block_hash import extend_chain
+
+from .block_pool import Block, BlockPool
+from .config import SchedulerConfig
+from .planned_step import PlannedStep
+from .prefix_cache import PrefixCache
+from .request import Sequence
+
+
+class KVGroup:
+    """The pool and the prefix cache of one group of layers.
+
+    Attributes:
+        newly_sealed: blocks whose content became final since the last plan.
+        pinned: sources of the copies of the step being planned; they may not become targets in it.
+    """
+
+    def __init__(self, num_blocks: int) -> None:
+        self.pool = BlockPool(num_blocks)
+        self.cache = PrefixCache()
+        self.newly_sealed: list[Block] = []
+        self.pinned: list[Block] = []
+
+    def take(self, count: int) -> list[Block]:
+        """Hand out blocks; what they cached is forgotten."""
+        blocks = [self.pool.take() for _ in range(count)]
+        for block in blocks:
+            self.cache.forget(block)
+        return blocks
+
+    def is_shared(self, block: Block) -> bool:
+        """Whether another table holds the block."""
+        return block.ref_count - self.pinned.count(block) > 1
+
+
+class KVCacheManager:
+    """Block tables of all sequences. Only the scheduler's decisions call this."""
+
+    def __init__(self, config: SchedulerConfig) -> None:
+        self._config = config
+        self._block_size = config.block_size
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything: the workers' memory is gone."""
+        self.groups = [KVGroup(group.num_blocks) for group in self._config.kv_groups]
+
+    def admit(self, sequence: Sequence, step: PlannedStep, headroom: int) -> bool:
+        """Give a waiting sequence blocks for all its known tokens, a cached prefix first.
+
+        All or nothing, so that a long prompt is not begun and thrown out half-way. At least one
+        token is left to compute.
+
+        Args:
+            headroom: blocks that have to be left over.
+        """
+        num_blocks = -(-sequence.num_tokens // self._block_size)
+        prefixes = self._cached_prefix(sequence, step)
+        num_hits = len(prefixes[0])
+        for group, prefix in zip(self.groups, prefixes, strict=True):
+            num_revived = sum(block.ref_count == 0 for block in prefix)
+            if num_blocks - num_hits + num_revived + headroom > group.pool.num_free:
+                return False
+        for group, prefix in zip(self.groups, prefixes, strict=True):
+            for block in prefix:
+                group.pool.hold(block)
+                if block.pending_step:
+                    step.readers.append((block, sequence))
+            sequence.block_tables.append(prefix + group.take(num_blocks - num_hits))
+        sequence.num_registered_blocks = num_hits
+        sequence.num_prefix_tokens = num_hits * self._block_size
+        sequence.num_computed_tokens = sequence.num_prefix_tokens
+        return True
+
+    def grow(self, sequence: Sequence, num_tokens: int, step: PlannedStep) -> bool:
+        """Make room for the sequence's first `num_tokens` tokens; False if blocks are short.
+
+        The sequence is added to the step next.
+        """
+        num_blocks = -(-num_tokens // self._block_size)
+        place = sequence.num_computed_tokens // self._block_size
+        needs = []
+        for group, table in zip(self.groups, sequence.block_tables, strict=True):
+            needs_copy = place < len(table) and group.is_shared(table[place])
+            num_new = max(num_blocks - len(table), 0)
+            if num_new + needs_copy > group.pool.num_free:
+                return False
+            needs.append((num_new, needs_copy))
+        for index, (num_new, needs_copy) in enumerate(needs):
+            if needs_copy:
+                self._copy_on_write(index, sequence, place, step)
+            if num_new:
+                blocks = self.groups[index].take(num_new)
+                sequence.block_tables[index].extend(blocks)
+                step.grow(index, blocks)
+        return True
+
+    def fork(self, source: Sequence, sibling: Sequence) -> None:
+        """Let `sibling` share all blocks of `source`, the partial last one included."""
+        for group, table in zip(self.groups, source.block_tables, strict=True):
+            for block in table:
+                group.pool.hold(block)
+            sibling.block_tables.append(table.copy())
+        sibling.num_registered_blocks = source.num_registered_blocks
+        sibling.num_computed_tokens = sibling.num_prefix_tokens = source.num_computed_tokens
+
+    def num_writable_tokens(self, sequence: Sequence) -> int:
+        """Return up to which length the sequence can go on without `grow`."""
+        place = sequence.num_computed_tokens // self._block_size
+        for group, table in zip(self.groups, sequence.block_tables, strict=True):
+            if place < len(table) and group.is_shared(table[place]):
+                return sequence.num_computed_tokens
+        return len(sequence.block_tables[0]) * self._block_size
+
+    def register(self, sequence: Sequence, step: PlannedStep | None) -> None:
+        """Let others find the sequence's full blocks whose tokens are known.
+
+        Args:
+            step: the last plan with the sequence, if its result is not back: what it fills is
+                pending until then.
+        """
+        num_full = min(sequence.num_computed_tokens, sequence.num_tokens) // self._block_size
+        if num_full <= sequence.num_registered_blocks or not self._config.enable_prefix_caching:
+            return
+        self._extend_hashes(sequence, num_full)
+        for place in range(sequence.num_registered_blocks, num_full):
+            for index in range(len(self.groups)):
+                self._register_block(index, sequence, place, step)
+        sequence.num_registered_blocks = num_full
+
+    def release(self, sequence: Sequence) -> None:
+        """Take all blocks back, the last ones first, so that a prefix outlives what follows it."""
+        for index, table in enumerate(sequence.block_tables):
+            group = self.groups[index]
+            for place in range(len(table) - 1, -1, -1):
+                group.pool.release(table[place])
+                if table[place].block_hash is None and place < sequence.num_registered_blocks:
+                    # Its content is cached in another block, which was as good as used.
+                    twin = group.cache.get(sequence.block_hashes[place])
+                    if twin is not None:
+                        group.pool.touch(twin)
+        sequence.block_tables = []
+        sequence.num_registered_blocks = 0
+
+    def num_private_tokens(self, sequence: Sequence) -> int:
+        """Return how much work is lost with the blocks that only this sequence holds.
+
+        Cached or not: they are wanted because blocks are short, and will be overwritten.
+        """
+        num_shared = 0
+        for block in sequence.block_tables[0]:
+            if block.ref_count == 1:
+                break
+            num_shared += 1
+        return max(sequence.num_computed_tokens - num_shared * self._block_size, 0)
+
+    def end_step(self) -> list[list[Block]]:
+        """End the planning of a step; returns, for each group, the blocks to tell as sealed."""
+        sealed = []
+        for group in self.groups:
+            for block in group.pinned:
+                group.pool.release(block)
+            group.pinned.clear()
+            sealed.append(group.newly_sealed)
+            group.newly_sealed = []
+        return sealed
+
+    def seal(self, step: PlannedStep) -> None:
+        """Make the content of what the step filled final: its result is good."""
+        for index, block, _ in step.filled:
+            if block.pending_step == step.step_id:
+                block.pending_step = 0
+                self.groups[index].newly_sealed.append(block)
+
+    def forget(self, step: PlannedStep, sequences: set[Sequence]) -> set[Block]:
+        """Un-hash what the sequences filled in the step; returns these blocks."""
+        bad = set()
+        for index, block, sequence in step.filled:
+            if sequence in sequences:
+                bad.add(block)
+                if block.pending_step == step.step_id:
+                    self.groups[index].cache.forget(block)
+        return bad
+
+    def _copy_on_write(self, index: int, sequence: Sequence, place: int, step: PlannedStep) -> None:
+        """Replace a shared block of the sequence's table by a copy of its own."""
+        group, table = self.groups[index], sequence.block_tables[index]
+        (copy,) = group.take(1)
+        # The sequence's reference becomes the pin.
+        group.pinned.append(table[place])
+        step.groups[index].copies.append((sequence.row, table[place], copy))
+        table[place] = copy
+
+    def _cached_prefix(self, sequence: Sequence, step: PlannedStep) -> list[list[Block]]:
+        """Return for each group the cached blocks the sequence begins with, equally many."""
+        num_wanted = (sequence.num_tokens - 1) // self._block_size
+        if not self._config.enable_prefix_caching:
+            return [[] for _ in self.groups]
+        self._extend_hashes(sequence, num_wanted)
+        prefixes = [
+            group.cache.longest_prefix(islice(sequence.block_hashes, num_wanted), step.step_id)
+            for group in self.groups
+        ]
+        num_hits = min(map(len, prefixes))
+        return [prefix[:num_hits] for prefix in prefixes]
+
+    def _extend_hashes(self, sequence: Sequence, num_blocks: int) -> None:
+        known = sequence.block_hashes
+        if len(known) < num_blocks:
+            size = self._block_size
+            tokens = sequence.token_ids(len(known) * size, num_blocks * size)
+            parent = known[-1] if known else sequence.request.root_hash
+            known.extend(extend_chain(parent, tokens, size))
+
+    def _register_block(
+        self, index: int, sequence: Sequence, place: int, step: PlannedStep | None
+    ) -> None:
+        group, block = self.groups[index], sequence.block_tables[index][place]
+        if block.block_hash is not None:
+            # Registered by the sequence it was shared with at a fork.
+            return
+        pending_step = step.step_id if step is not None else 0
+        if group.cache.add(block, sequence.block_hashes[place], pending_step):
+            if step is not None:
+                step.filled.append((index, block, sequence))
+            else:
+                group.newly_sealed.append(block)

@@ -1,0 +1,158 @@
+"""A step from its first decision to its result: what the plan says, and who is in which row.
+
+Here, and only here, a StepPlan is built. The result is matched through this record, never through
+the live tables, because rows are reused while results are on their way.
+"""
+
+from dataclasses import dataclass, field
+
+from octavo.v1 import step_pb2
+
+from .block_pool import Block
+from .request import Sequence
+
+
+@dataclass(slots=True)
+class GroupChanges:
+    """What the step changes in one KV group."""
+
+    new_blocks: list[tuple[int, int]] = field(default_factory=list)
+    """(index into the step's columns, number of blocks), in the order of the columns."""
+    block_ids: list[int] = field(default_factory=list)
+    copies: list[tuple[int, Block, Block]] = field(default_factory=list)
+    """(row, source, target)."""
+
+
+class PlannedStep:
+    """One step.
+
+    Attributes:
+        sequences: those with work, in the order of the plan's columns.
+        chunks: index into the columns → (num_new_tokens, needs_sample), where these are not the
+            (1, 1) of a sequence that has nothing to catch up with.
+        rows: each sequence's row; set by `close`, like `samplers`.
+        forks: (source, sibling) pairs; the siblings' rows come after the others in the result.
+        samplers: sequences that get a token, in the order of the result.
+        filled: (group, block, sequence) of each block whose hash waits for this step's result.
+        readers: (block, sequence) where a sequence begins with a block that was pending then.
+        voided: sequences whose tokens of this step are not to be trusted.
+    """
+
+    def __init__(self, step_id: int, num_groups: int) -> None:
+        self.step_id = step_id
+        self.sequences: list[Sequence] = []
+        self.chunks: dict[int, tuple[int, bool]] = {}
+        self.added: list[Sequence] = []
+        self.forks: list[tuple[Sequence, Sequence]] = []
+        self.groups = [GroupChanges() for _ in range(num_groups)]
+        self.rows: list[int] = []
+        self.fork_rows: list[int] = []
+        self.samplers: list[Sequence] = []
+        self.filled: list[tuple[int, Block, Sequence]] = []
+        self.readers: list[tuple[Block, Sequence]] = []
+        self.voided: set[Sequence] = set()
+        self.has_preempted = False
+
+    def add(self, sequence: Sequence, num_new_tokens: int, *, needs_sample: bool) -> None:
+        """Plan tokens of a sequence that may need more than one, or no sample."""
+        if num_new_tokens != 1 or not needs_sample:
+            self.chunks[len(self.sequences)] = (num_new_tokens, needs_sample)
+        self.sequences.append(sequence)
+
+    def grow(self, group: int, blocks: list[Block]) -> None:
+        """Append blocks to the table of the sequence that is added next."""
+        changes = self.groups[group]
+        changes.new_blocks.append((len(self.sequences), len(blocks)))
+        changes.block_ids.extend([block.block_id for block in blocks])
+
+    def columns(self) -> tuple[list[int], list[int]]:
+        """Return num_new_tokens and needs_sample."""
+        num_new_tokens = [1] * len(self.sequences)
+        needs_sample = [1] * len(self.sequences)
+        for index, (num_new, is_last) in self.chunks.items():
+            num_new_tokens[index] = num_new
+            needs_sample[index] = int(is_last)
+        return num_new_tokens, needs_sample
+
+    def close(
+        self, epoch: int, freed_rows: list[int], sealed: list[list[Block]]
+    ) -> step_pb2.StepPlan:
+        """End the planning and return the plan.
+
+        Args:
+            freed_rows: rows given back since the last plan.
+            sealed: for each group, the blocks whose content became final since the last plan.
+        """
+        num_new_tokens, needs_sample = self.columns()
+        self.rows = [sequence.row for sequence in self.sequences]
+        siblings = [sibling for _, sibling in self.forks]
+        self.fork_rows = [sibling.row for sibling in siblings]
+        self.samplers = [
+            sequence
+            for sequence, sample in zip(self.sequences, needs_sample, strict=True)
+            if sample
+        ]
+        self.samplers += siblings
+        return step_pb2.StepPlan(
+            epoch=epoch,
+            step_id=self.step_id,
+            freed_rows=freed_rows,
+            added_rows=[_added_row(sequence) for sequence in self.added],
+            forked_rows=[_forked_row(source, sibling) for source, sibling in self.forks],
+            row=self.rows,
+            num_new_tokens=num_new_tokens,
+            needs_sample=needs_sample,
+            groups=[
+                _group_blocks(changes, len(self.rows), blocks)
+                for changes, blocks in zip(self.groups, sealed, strict=True)
+            ],
+        )
+
+
+def _added_row(sequence: Sequence) -> step_pb2.AddedRow:
+    request = sequence.request
+    return step_pb2.AddedRow(
+        row=sequence.row,
+        request_key=request.key,
+        output_index=sequence.output_index,
+        token_ids=sequence.token_ids(0, sequence.num_tokens),
+        num_prompt_tokens=request.num_prompt_tokens,
+        num_computed_tokens=sequence.num_prefix_tokens,
+        block_tables=[
+            step_pb2.BlockTable(block_ids=[block.block_id for block in table])
+            for table in sequence.block_tables
+        ],
+        sampling=request.sampling,
+        seed=sequence.seed,
+        adapter=request.adapter,
+    )
+
+
+def _forked_row(source: Sequence, sibling: Sequence) -> step_pb2.ForkedRow:
+    return step_pb2.ForkedRow(
+        source_row=source.row,
+        row=sibling.row,
+        request_key=sibling.request.key,
+        output_index=sibling.output_index,
+        seed=sibling.seed,
+        num_shared_blocks=[len(table) for table in sibling.block_tables],
+    )
+
+
+def _group_blocks(
+    changes: GroupChanges, num_rows: int, sealed: list[Block]
+) -> step_pb2.GroupBlocks:
+    num_new_blocks = [0] * num_rows
+    for index, count in changes.new_blocks:
+        num_new_blocks[index] = count
+    # A block that was handed out again since it was sealed holds something else now.
+    still = [block for block in sealed if block.block_hash and not block.pending_step]
+    return step_pb2.GroupBlocks(
+        num_new_blocks=num_new_blocks,
+        block_ids=changes.block_ids,
+        copy_row=[row for row, _, _ in changes.copies],
+        copy_source=[source.block_id for _, source, _ in changes.copies],
+        copy_target=[target.block_id for _, _, target in changes.copies],
+        sealed_block_ids=[block.block_id for block in still],
+        sealed_block_hashes=b"".join([block.block_hash for block in still if block.block_hash]),
+    )

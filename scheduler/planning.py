@@ -1,0 +1,180 @@
+"""Which tokens next.
+
+One rule: the computed tokens of each sequence catch up with those expected, as far as the step's
+budget goes; running sequences first, then waiting ones, both in the same order. A prompt, the rest
+of it, the next token, and everything anew after a preemption are all that rule. A token is sampled
+when the last expected one is computed.
+
+Progress: the first sequence in order never loses its blocks to another, so it ends; then the next
+one is first.
+
+Idea of the rule: vLLM's v1 scheduler (https://github.com/vllm-project/vllm).
+"""
+
+from .planned_step import PlannedStep
+from .request import Sequence, SequenceStatus
+from .state import SchedulerState
+
+
+def plan_step(state: SchedulerState, step_id: int, now_ns: int) -> PlannedStep:
+    """Return the next step; it has no sequences if there is nothing to compute."""
+    step = PlannedStep(step_id, len(state.config.kv_groups))
+    budget = _plan_running(state, step)
+    # Blocks are short after a preemption: a newcomer would be the next to lose its own.
+    if not step.has_preempted:
+        budget = _plan_waiting(state, step, budget, now_ns)
+    state.stats.num_computed_tokens += state.config.max_num_batched_tokens - budget
+    return step
+
+
+def _plan_running(state: SchedulerState, step: PlannedStep) -> int:
+    """Plan running sequences in order; returns the budget that is left."""
+    budget = state.config.max_num_batched_tokens
+    step_id = step.step_id
+    planned = step.sequences
+    for sequence in state.running.snapshot():
+        if budget <= 0:
+            break
+        num_computed = sequence.num_computed_tokens
+        if num_computed < sequence.fast_until:
+            sequence.num_computed_tokens = num_computed + 1
+            sequence.num_expected_tokens = num_computed + 2
+            sequence.last_step_id = step_id
+            planned.append(sequence)
+            budget -= 1
+        else:
+            budget -= _plan_sequence(state, sequence, step, budget)
+    return budget
+
+
+def _plan_sequence(
+    state: SchedulerState, sequence: Sequence, step: PlannedStep, budget: int
+) -> int:
+    """Plan what the budget allows of a running sequence, making room; returns its new tokens."""
+    if sequence.status is not SequenceStatus.RUNNING:
+        # It lost its blocks to one before it.
+        return 0
+    if sequence.num_expected_tokens >= sequence.token_limit:
+        # It waits for its reader, or for its last token.
+        return 0
+    num_wanted = sequence.num_expected_tokens - sequence.num_computed_tokens
+    num_new_tokens = min(num_wanted, budget)
+    end = sequence.num_computed_tokens + num_new_tokens
+    while not state.kv_cache.grow(sequence, end, step):
+        victim = _choose_victim(state, sequence, step)
+        state.preempt(victim)
+        step.has_preempted = True
+        if victim is sequence:
+            return 0
+    _compute(state, sequence, num_new_tokens, step)
+    return num_new_tokens
+
+
+def _choose_victim(state: SchedulerState, sequence: Sequence, step: PlannedStep) -> Sequence:
+    """Return who gives blocks back for `sequence`: itself, if all others are planned or go first.
+
+    The lowest priority gives first, then who loses least work, then who came last.
+    """
+    candidates = [
+        other
+        for other in state.running.snapshot()
+        if other.last_step_id != step.step_id
+        and other.order[0] >= sequence.order[0]
+        and other is not sequence
+    ]
+
+    def cost(other: Sequence) -> tuple[int, int, int, int]:
+        priority, arrival, output_index = other.order
+        lost = 0 if other.has_all_tokens_planned else state.kv_cache.num_private_tokens(other)
+        return -priority, lost, -arrival, -output_index
+
+    return min(candidates, key=cost, default=sequence)
+
+
+def _plan_waiting(state: SchedulerState, step: PlannedStep, budget: int, now_ns: int) -> int:
+    """Give rows to waiting sequences, in order, until one does not fit; returns what is left."""
+    for sequence in state.waiting.snapshot():
+        if budget <= 0 or not state.running.has_free_row:
+            break
+        if not _is_ready(state, sequence):
+            continue
+        # Each running sequence may need a block before the newcomer has had its first step.
+        if not state.kv_cache.admit(sequence, step, headroom=len(state.running)):
+            break
+        _start(state, sequence, step, now_ns)
+        num_wanted = sequence.num_expected_tokens - sequence.num_computed_tokens
+        num_new_tokens = min(num_wanted, budget)
+        _compute(state, sequence, num_new_tokens, step)
+        budget -= num_new_tokens
+    return budget
+
+
+def _is_ready(state: SchedulerState, sequence: Sequence) -> bool:
+    """Whether a sequence from the waiting queue could be computed if there is room."""
+    if sequence.status is not SequenceStatus.WAITING:
+        # Forked in this step.
+        return False
+    if sequence.num_expected_tokens >= sequence.token_limit:
+        return False
+    if state.last_step_in_flight(sequence) is not None:
+        return False
+    return not _will_be_forked(sequence)
+
+
+def _will_be_forked(sequence: Sequence) -> bool:
+    """Whether another output of the request is computing the prompt for this one too."""
+    request = sequence.request
+    if len(request.sequences) == 1 or sequence.output_token_ids:
+        return False
+    return any(
+        other.status is SequenceStatus.RUNNING
+        and other.num_computed_tokens < request.num_prompt_tokens
+        and not other.output_token_ids
+        for other in request.sequences
+    )
+
+
+def _start(state: SchedulerState, sequence: Sequence, step: PlannedStep, now_ns: int) -> None:
+    """Give a sequence that has its blocks a row."""
+    request = sequence.request
+    state.start(sequence)
+    step.added.append(sequence)
+    if request.started_ns is None:
+        state.requests.leave_queue(request, now_ns)
+        request.num_cached_tokens = min(sequence.num_prefix_tokens, request.num_prompt_tokens)
+        state.stats.num_prompt_tokens += request.num_prompt_tokens
+        state.stats.num_cached_tokens += request.num_cached_tokens
+
+
+def _compute(
+    state: SchedulerState, sequence: Sequence, num_new_tokens: int, step: PlannedStep
+) -> None:
+    """Put tokens of a sequence that has room for them into the step."""
+    sequence.num_computed_tokens += num_new_tokens
+    sequence.last_step_id = step.step_id
+    needs_sample = sequence.num_computed_tokens == sequence.num_expected_tokens
+    step.add(sequence, num_new_tokens, needs_sample=needs_sample)
+    state.kv_cache.register(sequence, step)
+    if not needs_sample:
+        return
+    sequence.num_expected_tokens += 1
+    if sequence.num_computed_tokens == sequence.request.num_prompt_tokens:
+        _fork(state, sequence, step)
+    num_writable = state.kv_cache.num_writable_tokens(sequence)
+    sequence.fast_until = min(num_writable, sequence.token_limit - 1)
+
+
+def _fork(state: SchedulerState, source: Sequence, step: PlannedStep) -> None:
+    """Let outputs of the request that wait at its prompt's end begin with the source's blocks.
+
+    As many as there are rows for; the others find the prompt in the prefix cache later.
+    """
+    for sibling in source.request.sequences:
+        if not state.running.has_free_row:
+            break
+        if not sibling.output_token_ids and _is_ready(state, sibling):
+            state.kv_cache.fork(source, sibling)
+            state.start(sibling)
+            sibling.last_step_id = step.step_id
+            sibling.num_expected_tokens += 1
+            step.forks.append((source, sibling))

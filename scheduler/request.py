@@ -1,0 +1,168 @@
+"""A request and its sequences: one sequence for each of its outputs.
+
+There is no prefill phase and no decode phase. A sequence has tokens that are expected (known, or
+being sampled by a plan in flight), and `num_computed_tokens` catches up with them.
+
+    prompt_token_ids | output_token_ids | samples in flight |
+    0 ............................. num_tokens .. num_expected_tokens .. token_limit
+    0 .... num_computed_tokens: their KV is in the blocks once the plans in flight have run
+"""
+
+from array import array
+from dataclasses import dataclass, field
+from enum import Enum
+
+from octavo.block_hash import BlockHash
+from octavo.v1 import common_pb2
+
+from .block_pool import Block
+
+TokenEntry = tuple[bytes, int, int, int]
+"""A token on its way to a router: request key, output index, position in the output, token id."""
+
+
+class SequenceStatus(Enum):
+    WAITING = "waiting"
+    RUNNING = "running"
+    """Has a row and blocks."""
+    FINISHED = "finished"
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Request:
+    """One generation asked for. Times are the scheduler's own, in nanoseconds."""
+
+    key: bytes
+    router_id: bytes
+    arrival: int
+    """1, 2, 3, ... in the order of submission."""
+    priority: int
+    """Lower is sooner; 0 for all under fcfs."""
+    adapter: str
+    prompt_token_ids: "array[int]"
+    root_hash: BlockHash
+    prompt_block_hashes: list[BlockHash]
+    """One for each full block of the prompt; empty where prefix caching is off."""
+    sampling: common_pb2.SamplingParams
+    stop_token_ids: frozenset[int]
+    max_output_tokens: int
+    """Of one output; prompt and output fit the context."""
+    submitted_ns: int
+    expires_ns: int | None
+    """When the client's time is up."""
+    resume_window_ns: int
+    """How long the request outlives its router's connection."""
+    new_tokens: "list[TokenEntry]"
+    """Where its tokens go: one list for all requests of its router."""
+    is_orphan: bool = False
+    """Its router is gone; it expires when the resume window closes."""
+    sequences: "list[Sequence]" = field(default_factory=list)
+    """By output index."""
+
+    # Usage, counted while the request lives.
+    num_unfinished: int = 0
+    """Sequences that have not finished."""
+    num_cached_tokens: int = 0
+    num_computed_tokens: int = 0
+    num_output_tokens: int = 0
+    num_discarded_tokens: int = 0
+    num_preemptions: int = 0
+    num_resumptions: int = 0
+    started_ns: int | None = None
+    first_token_ns: int | None = None
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        return len(self.prompt_token_ids)
+
+    @property
+    def expiry_reason(self) -> "common_pb2.FinishReason":
+        """Why its outputs end when it expires."""
+        if self.is_orphan:
+            return common_pb2.FINISH_REASON_ABORT
+        return common_pb2.FINISH_REASON_DEADLINE
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """One output of a request, which is one row of the workers while it runs."""
+
+    request: Request
+    output_index: int
+    seed: int
+    output_token_ids: list[int]
+    """Known so far; those delivered before a failover included."""
+    order: tuple[int, int, int] = field(init=False)
+    """(priority, arrival, output index): who comes first, waiting or running."""
+    status: SequenceStatus = SequenceStatus.WAITING
+    max_position: int | None = None
+    """Output position before which generation pauses; None: it does not."""
+    token_limit: int = field(init=False)
+    """No token is sampled beyond this length: max_tokens, the context, and the router's window."""
+    num_computed_tokens: int = 0
+    num_expected_tokens: int = field(init=False)
+    fast_until: int = 0
+    """While num_computed_tokens is below, the next token is planned without any decision: its slot
+    is there and the sequence's own, and the limit is not reached."""
+    last_step_id: int = 0
+    """The last plan that it was part of."""
+    row: int = -1
+    block_tables: list[list[Block]] = field(default_factory=list)
+    """One for each KV group; empty while it waits."""
+    block_hashes: list[BlockHash] = field(init=False)
+    """Chain over full blocks of known tokens, extended when it is needed."""
+    num_registered_blocks: int = 0
+    """Leading blocks whose content the prefix cache knows."""
+    num_prefix_tokens: int = 0
+    """Tokens it did not compute itself since it has its row: prefix hit, or shared at a fork."""
+
+    def __post_init__(self) -> None:
+        request = self.request
+        self.order = (request.priority, request.arrival, self.output_index)
+        self.block_hashes = list(request.prompt_block_hashes)
+        self.num_expected_tokens = self.num_tokens
+        self.set_window(None)
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens known."""
+        return len(self.request.prompt_token_ids) + len(self.output_token_ids)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether its last token ends it."""
+        outputs, request = self.output_token_ids, self.request
+        return bool(outputs) and (
+            outputs[-1] in request.stop_token_ids or len(outputs) >= request.max_output_tokens
+        )
+
+    @property
+    def has_all_tokens_planned(self) -> bool:
+        """Whether it ends with the plans in flight, whatever they bring."""
+        request = self.request
+        return self.num_expected_tokens >= request.num_prompt_tokens + request.max_output_tokens
+
+    def set_window(self, max_position: int | None) -> None:
+        """Pause before the output position `max_position`."""
+        self.max_position = max_position
+        allowed = self.request.max_output_tokens
+        if max_position is not None:
+            allowed = min(allowed, max_position)
+        self.token_limit = self.request.num_prompt_tokens + allowed
+        self.fast_until = min(self.fast_until, self.token_limit - 1)
+
+    def cut(self, num_outputs: int) -> None:
+        """Count tokens after the first `num_outputs` of the output as discarded."""
+        num_cut = max(len(self.output_token_ids) - num_outputs, 0)
+        self.request.num_discarded_tokens += num_cut
+        del self.output_token_ids[len(self.output_token_ids) - num_cut :]
+        self.num_expected_tokens -= num_cut
+
+    def token_ids(self, start: int, stop: int) -> "array[int]":
+        """Return known tokens by position, prompt first."""
+        prompt = self.request.prompt_token_ids
+        if stop <= len(prompt):
+            return prompt[start:stop]
+        shift = len(prompt)
+        outputs = self.output_token_ids[max(start - shift, 0) : stop - shift]
+        return prompt[start:] + array("I", outputs)
