@@ -66,22 +66,26 @@ double sum_terms(int64_t size, Term term) {
 // whole vectors with weight zero.
 struct Candidates {
     std::vector<float> values, weights;
-    std::vector<int64_t> ids;
+    std::vector<int32_t> ids;
 
     // Takes all tokens of at least `floor`.
     template <typename Weight>
     void collect(const Row& row, float floor, Weight weight) {
-        values.clear();
-        ids.clear();
+        values.resize(row.size());
+        ids.resize(row.size());
+        size_t count = 0;
         for (size_t i = 0; i < row.size(); i += VEC) {
             if (max(load(&row[i])) < floor) continue;
             for (size_t j = i; j < i + VEC; ++j) {
-                if (row[j] < floor) continue;
-                values.push_back(row[j]);
-                ids.push_back(j);
+                // Written in any case, kept if the count moves on: a branch would be guesswork.
+                values[count] = row[j];
+                ids[count] = j;
+                count += row[j] >= floor;
             }
         }
-        values.resize(round_up(values.size(), VEC), -INFINITE);
+        ids.resize(count);
+        values.resize(count);
+        values.resize(round_up(count, VEC), -INFINITE);
         weights.assign(values.size(), 0.0f);
         for_each_vec(ids.size(), [&](int64_t i, auto load, auto store) {
             store(&weights[i], weight(load(&values[i])));
@@ -107,8 +111,8 @@ struct Candidates {
     }
 
     // The id of the last of the candidates equal to `value` that it takes to add `missing` weight.
-    int64_t last_needed(float value, double missing) const {
-        int64_t last = -1;
+    int32_t last_needed(float value, double missing) const {
+        int32_t last = -1;
         for (size_t i = 0; i < ids.size() && missing > 0; ++i) {
             if (values[i] != value) continue;
             missing -= weights[i];
@@ -123,10 +127,13 @@ struct Candidates {
 void keep_heaviest(Row& row, const Candidates& candidates, double target) {
     const float threshold = candidates.threshold(target);
     const double above = candidates.weight_from(std::nextafter(threshold, INFINITE));
-    const int64_t last = candidates.last_needed(threshold, target - above);
-    for (int64_t i = 0; i < static_cast<int64_t>(row.size()); ++i) {
-        const bool is_kept = row[i] > threshold || (row[i] == threshold && i <= last);
-        row[i] = is_kept ? row[i] : -INFINITE;
+    const int32_t last = candidates.last_needed(threshold, target - above);
+    VecI ids;
+    for (int i = 0; i < VEC; ++i) ids[i] = i;
+    for (size_t i = 0; i < row.size(); i += VEC, ids += VEC) {
+        const Vec v = load(&row[i]);
+        const VecI is_kept = (v > threshold) | ((v == threshold) & (ids <= last));
+        store(&row[i], select(is_kept, v, splat(-INFINITE)));
     }
 }
 
@@ -153,22 +160,27 @@ void apply_top_p(Row& row, Candidates& candidates, double p) {
     keep_heaviest(row, candidates, std::max(p * total, DBL_MIN));
 }
 
+Vec group_max(const float* group) {
+    return max(max(load(group), load(group + VEC)),
+               max(load(group + 2 * VEC), load(group + 3 * VEC)));
+}
+
 // The token with the largest sum of value and noise.
 int64_t draw(const Row& row, uint64_t seed, uint64_t position) {
+    // No noise is larger: that of the smallest word is 33 ln 2.
+    constexpr float LARGEST_NOISE = 22.9f;
     float best = -INFINITE;
     int64_t token = 0;
     for (size_t first = 0; first < row.size(); first += GROUP) {
-        Vec largest = load(&row[first]);
-        for (int i = VEC; i < GROUP; i += VEC) largest = max(load(&row[first + i]), largest);
-        if (max(largest) + LARGEST_NOISE < best) continue;
+        if (max(group_max(&row[first])) + LARGEST_NOISE < best) continue;
+        Vec noise[4];
+        gumbel_noise(seed, position, first, noise);
         float scores[GROUP];
-        gumbel_noise(seed, position, first, scores);
-        for (int i = 0; i < GROUP; i += VEC) store(scores + i, load(scores + i) + load(&row[first + i]));
-        for (int i = 0; i < GROUP; ++i) {
-            if (scores[i] > best) {
-                best = scores[i];
-                token = first + i;
-            }
+        for (int i = 0; i < 4; ++i) store(scores + i * VEC, load(&row[first + i * VEC]) + noise[i]);
+        const float largest = max(group_max(scores));
+        if (largest > best) {
+            best = largest;
+            token = first + (std::find(scores, scores + GROUP, largest) - scores);
         }
     }
     return token;

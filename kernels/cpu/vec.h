@@ -50,6 +50,13 @@ inline Vec select(VecI mask, Vec yes, Vec no) { return mask ? yes : no; }
 
 inline Vec max(Vec a, Vec b) { return select(a > b, a, b); }
 
+// Lanes of two vectors by number: from 0 those of a, from VEC those of b.
+#ifdef __clang__
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, VecI{__VA_ARGS__})
+#endif
+
 // -- Loads and stores: always float32 in registers, one rounding on the way out. ------------------
 
 template <typename V, typename T>
@@ -107,31 +114,24 @@ inline void for_each_vec(int64_t size, Body body) {
     }
 }
 
-// -- Reductions, each in one fixed order. ---------------------------------------------------------
+// -- Reductions: neighbours half a vector apart, then a quarter, and so on. ------------------------
+
+template <int HALF = VEC / 2, typename Combine, int... LANE>
+inline float reduce(Vec v, Combine combine, std::integer_sequence<int, LANE...> lanes) {
+    v = combine(v, SHUFFLE(v, v, (LANE ^ HALF)...));
+    if constexpr (HALF > 1) return reduce<HALF / 2>(v, combine, lanes);
+    return v[0];
+}
 
 inline float sum(Vec v) {
-    float lanes[VEC];
-    store(lanes, v);
-    for (int half = VEC / 2; half > 0; half /= 2) {
-        for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
-    }
-    return lanes[0];
+    return reduce(v, [](Vec a, Vec b) { return a + b; }, std::make_integer_sequence<int, VEC>());
 }
 
 inline float max(Vec v) {
-    float lanes[VEC];
-    store(lanes, v);
-    for (int i = 1; i < VEC; ++i) lanes[0] = lanes[i] > lanes[0] ? lanes[i] : lanes[0];
-    return lanes[0];
+    return reduce(v, [](Vec a, Vec b) { return max(a, b); }, std::make_integer_sequence<int, VEC>());
 }
 
 // -- Transposition of a VEC x VEC square, by swapping its off-diagonal quarters, and theirs. --------
-
-#ifdef __clang__
-#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
-#else
-#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, VecI{__VA_ARGS__})
-#endif
 
 template <int HALF, int... LANE>
 inline void swap_quarters(Vec& upper, Vec& lower, std::integer_sequence<int, LANE...>) {
