@@ -183,7 +183,6 @@ def _request_error(error: grpc.aio.AioRpcError) -> RequestError:
     """
     if any(key == "grpc-status-details-bin" for key, _ in error.trailing_metadata() or ()):
         return from_rpc_error(error)
-    log.warning("router call failed", code=error.code().name, details=error.details())
     if error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED:
         message = "Too many requests are running; send this one again in a moment."
         return Overloaded(message, retry_after_s=_RETRY_AFTER_S)
@@ -192,8 +191,11 @@ def _request_error(error: grpc.aio.AioRpcError) -> RequestError:
         grpc.StatusCode.CANCELLED,
         grpc.StatusCode.DEADLINE_EXCEEDED,
     ):
+        # Ordinary while a router starts or restarts, when every probe of /ready comes by here.
+        log.debug("router unreachable", code=error.code().name, details=error.details())
         message = "The router cannot be reached; send the request again in a moment."
         return Unavailable(message, retry_after_s=_RETRY_AFTER_S)
+    log.error("router call failed", code=error.code().name, details=error.details())
     return InternalError("The router failed; its log says why.")
 
 
