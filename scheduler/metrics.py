@@ -38,13 +38,14 @@ class StepTimes:
     def __init__(self, registry: CollectorRegistry) -> None:
         histogram = Histogram(
             "octavo_scheduler_step_seconds",
-            "Time of each part of a step: schedule, send, wait (for the result) and update.",
+            "Time of each part of a step: schedule, send, deliver, wait (for the result), update.",
             ("part",),
             registry=registry,
             buckets=_STEP_BUCKETS_S,
         )
         self.schedule = histogram.labels("schedule")
         self.send = histogram.labels("send")
+        self.deliver = histogram.labels("deliver")
         self.wait = histogram.labels("wait")
         self.update = histogram.labels("update")
 

@@ -1,4 +1,4 @@
-"""The scheduler's loop: admit → schedule → execute → update → deliver, one step ahead.
+"""The scheduler's loop: admit → schedule → execute → deliver → update, one step ahead.
 
     plain        plan 1 ─ result 1 ─ plan 2 ─ result 2 ─ ...
     overlapped   plan 1 ─ plan 2 ─ result 1 ─ plan 3 ─ result 2 ─ ...
@@ -102,13 +102,14 @@ class StepLoop:
         while True:
             if (plan := await self._next_plan()) is not None:
                 self._execute(plan)
-                await self._update()
+            self._deliver()
+            await self._update()
 
     async def _run_overlapped(self) -> None:
         while True:
-            plan = await self._next_plan()
-            if plan is not None:
+            if (plan := await self._next_plan()) is not None:
                 self._execute(plan)
+            self._deliver()
             if plan is None or self._scheduler.num_in_flight == MAX_STEPS_IN_FLIGHT:
                 await self._update()
 
@@ -116,33 +117,28 @@ class StepLoop:
         """Admit and schedule. Returns None if all there is to do waits for a result in flight."""
         while True:
             self._begin_turn()
-            started_ns = time.monotonic_ns()
-            plan = self._scheduler.schedule(started_ns)
-            self._times.schedule.observe((time.monotonic_ns() - started_ns) / 1e9)
-            self._deliver()
+            with self._times.schedule.time():
+                plan = self._scheduler.schedule(time.monotonic_ns())
             if plan is not None or self._scheduler.num_in_flight:
                 return plan
+            self._deliver()
             await self._sleep()
 
     def _execute(self, plan: step_pb2.StepPlan) -> None:
-        started_ns = time.monotonic_ns()
         failpoint("scheduler.before_send_plan")
-        self._workers.send(plan)
-        self._times.send.observe((time.monotonic_ns() - started_ns) / 1e9)
+        with self._times.send.time():
+            self._workers.send(plan)
 
     async def _update(self) -> None:
         """Wait for the next result and apply it."""
-        started_ns = time.monotonic_ns()
-        result = await self._workers.result()
-        received_ns = time.monotonic_ns()
+        with self._times.wait.time():
+            result = await self._workers.result()
         failpoint("scheduler.after_result")
         try:
-            self._scheduler.update(result, received_ns)
+            with self._times.update.time():
+                self._scheduler.update(result, time.monotonic_ns())
         except BadResult as error:
             self._workers.refuse(f"its result of step {result.step_id} is wrong: {error}")
-        self._deliver()
-        self._times.wait.observe((received_ns - started_ns) / 1e9)
-        self._times.update.observe((time.monotonic_ns() - received_ns) / 1e9)
 
     def _begin_turn(self) -> None:
         self._wake.clear()
@@ -150,7 +146,8 @@ class StepLoop:
 
     def _deliver(self) -> None:
         """Hand the routers what happened, and the load within a tenth of a second."""
-        self._sessions.deliver(self._scheduler.take_outputs())
+        with self._times.deliver.time():
+            self._sessions.deliver(self._scheduler.take_outputs())
         if self._is_draining and self._scheduler.is_idle and not self._inbox.has_waiting:
             self._drained.set()
         if self._load_handle is None:
@@ -166,7 +163,8 @@ class StepLoop:
     async def _sleep(self) -> None:
         """Wait for something to happen or the next deadline to pass."""
         if self._inbox.has_waiting:
-            self._wake.set()
+            await asyncio.sleep(0)
+            return
         if self._scheduler.is_idle:
             self._scheduler.check_invariants()
         deadline_ns = self._scheduler.next_deadline_ns()
@@ -186,8 +184,8 @@ class StepLoop:
                 self._begin_turn()
                 self._deliver()
                 if self._inbox.has_waiting:
-                    self._wake.set()
                     await asyncio.sleep(0)
-                await self._wake.wait()
+                else:
+                    await self._wake.wait()
         finally:
             ready.cancel()
