@@ -13,10 +13,9 @@ from octavo.startup import StartupError
 from .models.config import ModelConfig
 
 _DEFAULT_BYTES = 4 << 30
-_DEFAULT_SHARE = 0.5
+_DEFAULT_SHARE = 0.25
 
-_MEMINFO = Path("/proc/meminfo")
-_CGROUP = Path("/sys/fs/cgroup")
+_CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 def block_bytes(config: ModelConfig, block_size: int, dtype: torch.dtype) -> int:
@@ -26,11 +25,12 @@ def block_bytes(config: ModelConfig, block_size: int, dtype: torch.dtype) -> int
 
 
 def default_kv_cache_bytes(weights_bytes: int) -> int:
-    """Return the memory for the cache when nobody said: half of what the weights leave free.
+    """Return the memory for the cache when nobody said: a quarter of what the weights leave.
 
-    And at most 4 GiB: few CPUs read more in a step that anyone would wait for.
+    And at most 4 GiB: few CPUs read more in a step that anyone would wait for. It is a part of all
+    memory, not of what happens to be free, so that a worker that is restarted has as many blocks.
     """
-    left = max(_free_memory_bytes() - weights_bytes, 0)
+    left = max(_memory_bytes() - weights_bytes, 0)
     return min(_DEFAULT_BYTES, int(left * _DEFAULT_SHARE))
 
 
@@ -64,20 +64,9 @@ def allocate_kv_cache(
     return torch.from_numpy(raw).view(dtype).view(shape)
 
 
-def _free_memory_bytes() -> int:
-    """Return what this process can still take: of the machine's memory and of its container's."""
-    free = _machine_free_bytes()
-    limit_file, used_file = _CGROUP / "memory.max", _CGROUP / "memory.current"
-    if limit_file.exists() and (limit := limit_file.read_text().strip()) != "max":
-        free = min(free, max(int(limit) - int(used_file.read_text()), 0))
-    return free
-
-
-def _machine_free_bytes() -> int:
-    if not _MEMINFO.exists():
-        # macOS tells only the whole.
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    for line in _MEMINFO.read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    raise StartupError(f"{_MEMINFO}: says nothing about MemAvailable.")
+def _memory_bytes() -> int:
+    """Return the memory of the machine, or of the container if that may use less."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if _CGROUP_LIMIT.exists() and (limit := _CGROUP_LIMIT.read_text().strip()) != "max":
+        memory = min(memory, int(limit))
+    return memory

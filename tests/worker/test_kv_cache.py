@@ -39,20 +39,17 @@ def test_memory_is_taken_when_it_is_written(config: ModelConfig) -> None:
     assert process.memory_info().rss - before < 100 << 20
 
 
-def test_default_is_half_of_what_the_weights_leave_and_4_gib_at_most(
+def test_default_is_a_quarter_of_what_the_weights_leave_and_4_gib_at_most(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    meminfo = tmp_path / "meminfo"
-    monkeypatch.setattr(kv_cache, "_MEMINFO", meminfo)
-    monkeypatch.setattr(kv_cache, "_CGROUP", tmp_path)
-    meminfo.write_text("MemTotal: 9000000 kB\nMemAvailable: 2048 kB\n")
-    assert kv_cache.default_kv_cache_bytes(1 << 20) == 512 << 10
-    assert kv_cache.default_kv_cache_bytes(1 << 30) == 0
-    meminfo.write_text(f"MemAvailable: {1 << 30} kB\n")
-    assert kv_cache.default_kv_cache_bytes(0) == 4 << 30
+    total = psutil.virtual_memory().total
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(kv_cache, "_CGROUP_LIMIT", limit)
+    assert kv_cache.default_kv_cache_bytes(total - (1 << 30)) == 256 << 20
+    assert kv_cache.default_kv_cache_bytes(total + 1) == 0
+    assert kv_cache.default_kv_cache_bytes(-(1 << 40)) == 4 << 30
+    limit.write_text("max\n")
+    assert kv_cache.default_kv_cache_bytes(total - (1 << 30)) == 256 << 20
     # A container's limit counts where it is tighter.
-    (tmp_path / "memory.max").write_text("max\n")
-    assert kv_cache.default_kv_cache_bytes(0) == 4 << 30
-    (tmp_path / "memory.max").write_text(f"{3 << 20}\n")
-    (tmp_path / "memory.current").write_text(f"{1 << 20}\n")
-    assert kv_cache.default_kv_cache_bytes(0) == 1 << 20
+    limit.write_text(f"{3 << 20}\n")
+    assert kv_cache.default_kv_cache_bytes(1 << 20) == 512 << 10
