@@ -15,6 +15,7 @@ const definition = protoLoader.loadSync("octavo/v1/inference.proto", {
   keepCase: true,
   enums: String,
   longs: Number,
+  defaults: true,
   oneofs: true,
 });
 const { Inference } = grpc.loadPackageDefinition(definition).octavo.v1;
