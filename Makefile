@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-# PyTorch's own index has the CPU build; PyPI's brings CUDA along, gigabytes that a CPU has no use for.
-TORCH := torch==2.13.0 --extra-index-url https://download.pytorch.org/whl/cpu --retries 1
+# By version and before everything else: a bare `torch` brings CUDA along, gigabytes that a CPU has no
+# use for. Where the default index has only CUDA builds, name another: make TORCH="torch --index-url ..."
+TORCH ?= torch==2.13.0
 
 .PHONY: install protos format check test-fast test serve
 
