@@ -39,6 +39,14 @@ def load(path: Path, dtype: torch.dtype) -> tuple[Decoder, torch.Tensor]:
     return decoder, allocate_kv_cache(config, 64, BLOCK_SIZE, dtype)
 
 
+@pytest.fixture(params=["C++ kernels", "references"])
+def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compute with the kernels built here, and as where there is no compiler."""
+    if request.param == "references":
+        monkeypatch.setattr(library, "load", lambda: None)
+
+
+@pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS.keys())
 def test_float32_logits_are_transformers(changes: dict[str, Any], tmp_path: Path) -> None:
     model = save_tiny_llama(tmp_path, **changes)
@@ -50,6 +58,7 @@ def test_float32_logits_are_transformers(changes: dict[str, Any], tmp_path: Path
     torch.testing.assert_close(logits, logits_of(model, TOKENS), rtol=1e-4, atol=2e-4)
 
 
+@pytest.mark.usefixtures("kernels")
 def test_bfloat16_logits_err_no_more_than_transformers_bfloat16(tmp_path: Path) -> None:
     model = save_tiny_llama(tmp_path)
     expected = logits_of(model, TOKENS)
