@@ -23,7 +23,7 @@ request_id: ContextVar[str] = ContextVar("request_id")
 """The label of the request that the current task serves."""
 
 
-class CallInterceptor(grpc.aio.ServerInterceptor):
+class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     """Turns what a servicer raises into a status; no traceback ever reaches a client."""
 
     def __init__(self, metrics: RouterMetrics) -> None:

@@ -139,7 +139,7 @@ class OutputStream:
             self._has_news.set()
 
     async def events(self) -> AsyncIterator[inference_pb2.StreamEvent]:
-        """Yield what there is to send, up to the usage, which is the last; raises what it failed of."""
+        """Yield what there is to send; the usage is the last. Raises what the stream failed of."""
         while True:
             await self._has_news.wait()
             self._has_news.clear()

@@ -239,4 +239,5 @@ def _refusal(error: grpc.aio.AioRpcError) -> Exception:
     # The transport's own UNAVAILABLE, or a scheduler that was replaced and does not know us yet.
     if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.FAILED_PRECONDITION):
         return _unreachable()
-    return error
+    unexpected: Exception = error
+    return unexpected

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import cyclopts
 
 from octavo.grpc_server import Health, grpc_server
+from octavo.ports import check_port_is_free, join_host_port
 from octavo.run import stop_requested
 from octavo.startup import StartupError, StartupReport, run_service
 from octavo.v1 import inference_pb2_grpc, models_pb2_grpc, tokenizer_pb2_grpc
@@ -43,7 +44,8 @@ async def serve(settings: RouterSettings, report: StartupReport) -> None:
     metrics = RouterMetrics(open_requests)
     if settings.metrics_port:
         metrics.serve("127.0.0.1", settings.metrics_port)
-    address = f"{settings.host}:{settings.grpc_port}"
+    check_port_is_free(settings.host, settings.grpc_port, "--grpc-port")
+    address = join_host_port(settings.host, settings.grpc_port)
     async with (
         _background(stop_requested()) as stop,
         _listening(address, catalog, open_requests, metrics) as health,
@@ -94,7 +96,7 @@ async def _listening(
         try:
             health = await stack.enter_async_context(server)
         except OSError as error:
-            raise StartupError(f"{error} Another port can be given with --grpc-port.") from error
+            raise StartupError(f"{error} --grpc-port gives another port.") from error
         yield health
 
 

@@ -1,4 +1,4 @@
-"""Hands the tokens of a step to the streams they belong to: the router's hot path, all on columns."""
+"""Hands the tokens of a step to the streams they belong to: columns, for this is the hot path."""
 
 from collections.abc import Mapping
 
@@ -32,12 +32,12 @@ def hand_out(outputs: scheduling_pb2.StepOutputs, streams: Mapping[bytes, Output
         if (stream := streams.get(key)) is not None:
             try:
                 stream.receive(output_index, first_position, token_ids[start:end])
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001
                 stream.fail(error)
         start = end
     for finished in outputs.finished:
         if (stream := streams.get(finished.request_key)) is not None:
             try:
                 stream.finish(finished)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001
                 stream.fail(error)

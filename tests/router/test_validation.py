@@ -1,0 +1,175 @@
+"""Every field a client can get wrong, and what it is told."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+
+from octavo.errors import InvalidArgument
+from octavo.router.validation import (
+    check_fits_context,
+    validate_messages,
+    validate_options,
+    validate_prompt_text,
+    validate_prompt_token_ids,
+)
+from octavo.v1.inference_pb2 import ChatMessage, GenerationOptions
+from octavo.v1.scheduling_pb2 import ModelInfo
+
+MODEL = ModelInfo(served_names=["tiny"], max_model_len=100, vocab_size=50, eos_token_ids=[2, 3])
+
+nan, infinity = math.nan, math.inf
+
+
+def options(change: Callable[[GenerationOptions], object]) -> GenerationOptions:
+    changed = GenerationOptions(model="tiny")
+    change(changed)
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "message"),
+    [
+        (lambda o: setattr(o.sampling, "temperature", 3), "temperature", "temperature is 3; it"),
+        (lambda o: setattr(o.sampling, "temperature", -0.1), "temperature", "is -0.1; it must be"),
+        (lambda o: setattr(o.sampling, "temperature", nan), "temperature", "is nan; it must be"),
+        (lambda o: setattr(o.sampling, "temperature", infinity), "temperature", "is inf; it must"),
+        (lambda o: setattr(o.sampling, "top_p", 0), "top_p", "top_p is 0; it must be above 0"),
+        (lambda o: setattr(o.sampling, "top_p", 1.5), "top_p", "top_p is 1.5; it must be above 0"),
+        (lambda o: setattr(o.sampling, "top_p", nan), "top_p", "top_p is nan; it must be above 0"),
+        (lambda o: setattr(o.stop, "max_tokens", 0), "max_tokens", "max_tokens is 0; it must be"),
+        (lambda o: setattr(o, "n", 0), "n", "n is 0; it must be between 1 and 8"),
+        (lambda o: setattr(o, "n", 9), "n", "n is 9; it must be between 1 and 8"),
+        (lambda o: o.stop.stop.extend(["x"] * 17), "stop", "stop has 17 strings; at most 16"),
+        (lambda o: o.stop.stop.append("é" * 129), "stop", "stop[0] has 258 bytes; at most 256"),
+        (lambda o: o.stop.stop.extend(["x", ""]), "stop", "stop[1] is empty; leave it out"),
+        (
+            lambda o: o.stop.stop_token_ids.extend([49, 50]),
+            "stop_token_ids",
+            "stop_token_ids has the token id 50; the model's ids are below 50",
+        ),
+        (lambda o: setattr(o, "priority", -1), "priority", "--scheduling-policy priority"),
+        (lambda o: setattr(o, "request_id", "é"), "request_id", "128 printable ASCII"),
+        (lambda o: setattr(o, "request_id", "a\n"), "request_id", "128 printable ASCII"),
+        (lambda o: setattr(o, "request_id", "a" * 129), "request_id", "128 printable ASCII"),
+    ],
+)
+def test_a_wrong_option_is_named(
+    change: Callable[[GenerationOptions], object], field: str, message: str
+) -> None:
+    with pytest.raises(InvalidArgument) as error:
+        validate_options(options(change), MODEL)
+    assert error.value.field == field
+    assert message in error.value.message
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda o: setattr(o.sampling, "temperature", 0),
+        lambda o: setattr(o.sampling, "temperature", 2),
+        lambda o: setattr(o.sampling, "top_p", 1),
+        lambda o: setattr(o.stop, "max_tokens", 1),
+        lambda o: setattr(o, "n", 8),
+        lambda o: o.stop.stop.extend(["x"] * 15 + ["é" * 128]),
+        lambda o: o.stop.stop_token_ids.append(49),
+        lambda o: setattr(o, "request_id", "~" * 128),
+    ],
+)
+def test_the_limits_themselves_are_good(change: Callable[[GenerationOptions], object]) -> None:
+    validate_options(options(change), MODEL)
+
+
+def test_absent_fields_take_their_defaults() -> None:
+    valid = validate_options(GenerationOptions(model="tiny"), MODEL)
+    assert (valid.sampling.temperature, valid.sampling.top_p, valid.sampling.top_k) == (1, 1, 0)
+    assert valid.max_tokens is None
+    assert valid.stop_token_ids == {2, 3}
+    assert len(valid.seeds) == 1
+
+
+def test_each_output_has_its_own_seed() -> None:
+    valid = validate_options(GenerationOptions(n=3, seed=2**64 - 2), MODEL)
+    assert valid.seeds == (2**64 - 2, 2**64 - 1, 0)
+
+
+def test_seeds_are_drawn_where_none_is_given() -> None:
+    drawn = {validate_options(GenerationOptions(), MODEL).seeds for _ in range(8)}
+    assert len(drawn) == 8
+
+
+def test_the_models_end_tokens_can_be_ignored() -> None:
+    changed = options(lambda o: o.stop.stop_token_ids.append(7))
+    changed.stop.ignore_eos = True
+    assert validate_options(changed, MODEL).stop_token_ids == {7}
+
+
+def test_priorities_are_taken_where_the_scheduler_has_them() -> None:
+    model = ModelInfo()
+    model.CopyFrom(MODEL)
+    model.has_priorities = True
+    assert validate_options(GenerationOptions(priority=-3), model).priority == -3
+
+
+@pytest.mark.parametrize(
+    ("messages", "message"),
+    [
+        ([], "messages is empty; send at least one message"),
+        (
+            [ChatMessage(role="user", content="a"), ChatMessage(content="b")],
+            "messages[1] has no role",
+        ),
+        (
+            [ChatMessage(role="user", content="é" * 400)] * 2 + [ChatMessage(role="user")],
+            None,
+        ),
+        (
+            [ChatMessage(role="user", content="é" * 400)] * 2
+            + [ChatMessage(role="user", content="x")],
+            "messages has 1601 bytes of text; at most 1600 are taken for a context of 100 tokens",
+        ),
+    ],
+)
+def test_messages(messages: list[ChatMessage], message: str | None) -> None:
+    if message is None:
+        assert len(validate_messages(messages, MODEL)) == len(messages)
+        return
+    with pytest.raises(InvalidArgument) as error:
+        validate_messages(messages, MODEL)
+    assert error.value.field == "messages"
+    assert message in error.value.message
+
+
+@pytest.mark.parametrize(
+    ("check", "message"),
+    [
+        (lambda: validate_prompt_text("", MODEL), "the prompt is empty"),
+        (lambda: validate_prompt_text("x" * 1601, MODEL), "prompt has 1601 bytes of text; at most"),
+        (lambda: validate_prompt_token_ids([], MODEL), "the prompt is empty"),
+        (lambda: validate_prompt_token_ids([1, 50], MODEL), "the token id 50; the model's ids are"),
+        (lambda: check_fits_context(0, "prompt", MODEL), "the prompt is empty"),
+        (
+            lambda: check_fits_context(9000, "prompt", MODEL),
+            "prompt has 9000 tokens, the context holds 100 including the output",
+        ),
+        (lambda: check_fits_context(100, "prompt", MODEL), "prompt has 100 tokens"),
+    ],
+)
+def test_a_wrong_prompt_is_named(check: Callable[[], object], message: str) -> None:
+    with pytest.raises(InvalidArgument) as error:
+        check()
+    assert error.value.field == "prompt"
+    assert message in error.value.message
+
+
+def test_prompts_up_to_the_limits_are_good() -> None:
+    assert validate_prompt_text("x" * 1600, MODEL)
+    assert validate_prompt_token_ids([49], MODEL) == [49]
+    check_fits_context(99, "prompt", MODEL)
+
+
+def test_no_prompt_has_more_than_four_mebibytes() -> None:
+    model = ModelInfo(max_model_len=10_000_000)
+    assert validate_prompt_text("x" * 4 * 2**20, model)
+    with pytest.raises(InvalidArgument, match="at most 4194304 are taken"):
+        validate_prompt_text("x" * (4 * 2**20 + 1), model)
