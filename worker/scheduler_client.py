@@ -27,6 +27,7 @@ from octavo.v1 import step_pb2
 from octavo.version import PROTOCOL_VERSION
 
 _READY_PERIOD_S = 0.1
+_CLOSING_MS = 200
 _CLOSE = b""
 
 
@@ -139,6 +140,7 @@ class _Link:
         try:
             self._socket.connect(endpoint)
         except zmq.ZMQError as error:
+            context.destroy()
             raise StartupError(f"--scheduler-endpoint {endpoint}: {error.strerror}") from error
         self._results = context.socket(zmq.PAIR)
         self._results.connect(results_address)
@@ -156,7 +158,8 @@ class _Link:
         except Exception as error:  # noqa: BLE001 - the step loop raises it and ends the process
             self.deliver(error)
         finally:
-            self._socket.close()
+            # The last result may still be on its way; a scheduler that is gone is not waited for.
+            self._socket.close(linger=_CLOSING_MS)
             self._results.close()
 
     def _serve(self) -> None:
