@@ -64,32 +64,54 @@ void load_queries(const Attention<T>& a, const Task& task, Scratch& s) {
     }
 }
 
-// Fetches the keys and values at positions [start, start + count), count <= KEY_TILE. Slots after
-// them are not read: nobody may have written them yet.
+// Where a tile's keys and values lie in the cache.
 template <typename T>
-void load_tile(const Attention<T>& a, const Task& task, int64_t start, int64_t count, Scratch& s) {
-    const int32_t* table = a.block_tables + task.request * a.table_stride;
-    int64_t offsets[KEY_TILE];
-    for (int64_t i = 0; i < count; ++i) {
-        const int64_t position = start + i;
-        const int64_t slot =
-            table[position / a.block_size] * a.block_size + position % a.block_size;
-        offsets[i] = (slot * a.num_kv_heads + task.kv_head) * a.head_dim;
-    }
-    for_each_vec(a.head_dim, [&](int64_t d, auto load, auto) {
-        for (int64_t first = 0; first < count; first += VEC) {
-            Vec square[VEC];
-            for (int64_t i = 0; i < VEC; ++i) {
-                const bool is_there = first + i < count;
-                square[i] = is_there ? load(a.k_cache + offsets[first + i] + d) : Vec{};
-            }
-            transpose(square);
-            for (int64_t i = 0; i < VEC; ++i) {
-                store(s.keys + (d + i) * KEY_TILE + first, square[i]);
-            }
+struct Tile {
+    int64_t count;
+    const T *keys[KEY_TILE], *values[KEY_TILE];
+};
+
+// Finds the tile of the task that starts at position `start`, and starts to fetch it.
+template <typename T>
+Tile<T> find_tile(const Attention<T>& a, const Task& task, int64_t start) {
+    static constexpr T ZEROS[MAX_HEAD_DIM] = {};
+    Tile<T> tile;
+    tile.count = std::clamp<int64_t>(task.last_position() + 1 - start, 0, KEY_TILE);
+    const int32_t* block = a.block_tables + task.request * a.table_stride + start / a.block_size;
+    int64_t slot_in_block = start % a.block_size;
+    for (int64_t i = 0; i < tile.count; ++i) {
+        const int64_t slot = *block * a.block_size + slot_in_block;
+        const int64_t offset = (slot * a.num_kv_heads + task.kv_head) * a.head_dim;
+        tile.keys[i] = a.k_cache + offset;
+        tile.values[i] = a.v_cache + offset;
+        for (int64_t d = 0; d < a.head_dim; d += 64 / sizeof(T)) {
+            __builtin_prefetch(tile.keys[i] + d);
+            __builtin_prefetch(tile.values[i] + d);
         }
-        for (int64_t i = 0; i < count; ++i) {
-            store(s.values + i * a.padded_dim() + d, load(a.v_cache + offsets[i] + d));
+        if (++slot_in_block == a.block_size) {
+            slot_in_block = 0;
+            ++block;
+        }
+    }
+    // Slots after these are not read, for nobody may have written them yet.
+    std::fill(tile.keys + tile.count, tile.keys + KEY_TILE, ZEROS);
+    return tile;
+}
+
+// Copies a tile to scratch memory.
+template <typename T>
+void load_tile(const Attention<T>& a, const Tile<T>& tile, Scratch& s) {
+    for_each_vec(a.head_dim, [&](int64_t d, auto load, auto) {
+        for (int64_t first = 0; first < tile.count; first += VEC) {
+            Vec square[VEC];
+#pragma GCC unroll 16
+            for (int64_t i = 0; i < VEC; ++i) square[i] = load(tile.keys[first + i] + d);
+            transpose(square);
+#pragma GCC unroll 16
+            for (int64_t i = 0; i < VEC; ++i) store(s.keys + (d + i) * KEY_TILE + first, square[i]);
+        }
+        for (int64_t i = 0; i < tile.count; ++i) {
+            store(s.values + i * a.padded_dim() + d, load(tile.values[i] + d));
         }
     });
 }
@@ -148,10 +170,11 @@ void attend(const Attention<T>& a, const Task& task) {
     const int64_t group = a.heads_per_kv_head(), rows = task.num_queries * group;
     const int64_t dim = a.padded_dim();
     load_queries(a, task, s);
-    for (int64_t start = 0; start <= task.last_position(); start += KEY_TILE) {
-        const int64_t count = std::min(KEY_TILE, task.last_position() + 1 - start);
-        const int64_t width = (count + VEC - 1) / VEC * VEC;
-        load_tile(a, task, start, count, s);
+    Tile<T> tile = find_tile(a, task, 0);
+    for (int64_t start = 0; tile.count > 0; start += KEY_TILE) {
+        const Tile<T> next = find_tile(a, task, start + KEY_TILE);
+        const int64_t width = (tile.count + VEC - 1) / VEC * VEC;
+        load_tile(a, tile, s);
         std::fill_n(s.scores, rows * KEY_TILE, 0.0f);
         multiply(rows, width, a.head_dim, {s.queries, dim}, {s.keys, KEY_TILE},
                  {s.scores, KEY_TILE});
@@ -160,7 +183,8 @@ void attend(const Attention<T>& a, const Task& task) {
             soften_row(s.scores + row * KEY_TILE, width, num_visible, s.sums + row * dim, dim,
                        s.weight_sums[row], s.largest[row]);
         }
-        multiply(rows, dim, count, {s.scores, KEY_TILE}, {s.values, dim}, {s.sums, dim});
+        multiply(rows, dim, tile.count, {s.scores, KEY_TILE}, {s.values, dim}, {s.sums, dim});
+        tile = next;
     }
     store_rows(a, task, s);
 }
