@@ -76,7 +76,8 @@ def detokenizer_factory(tokenizer: tokenizers.Tokenizer) -> Callable[[], Detoken
     Raises:
         StartupError: the tokenizer's decoder is of neither kind.
     """
-    decoder = json.loads(tokenizer.to_str())["decoder"]
+    # Its state as JSON; the whole tokenizer's, vocabulary and merges, takes a quarter of a second.
+    decoder = tokenizer.decoder and json.loads(tokenizer.decoder.__getstate__())
     tokens = _text_tokens(tokenizer)
     if decoder is not None and decoder["type"] == "ByteLevel":
         bytes_of = {token_id: _bytes_of(token) for token_id, token in tokens.items()}

@@ -13,9 +13,10 @@ from .output_text import OutputText
 MAX_BUFFERED_BYTES = 256 * 1024
 # The scheduler is told to pause well before the buffer is full: what is in flight still arrives.
 PAUSE_BUFFERED_BYTES = 64 * 1024
+# How far an output may run ahead of a client that has stalled once.
+WINDOW_TOKENS = 2048
 
 _TOKEN_BYTES = 4
-_UNLIMITED = 2**32 - 1
 
 
 class StreamControl(Protocol):
@@ -51,6 +52,8 @@ class _Output:
     """The client has been told, or is about to be."""
     is_closed: bool = False
     """The scheduler has said its last word about it."""
+    max_position: int | None = None
+    """The scheduler pauses before it; None: it need not."""
 
 
 class OutputStream:
@@ -77,7 +80,7 @@ class OutputStream:
         self._has_news = asyncio.Event()
         self._num_buffered_bytes = 0
         self._num_excess_tokens = 0
-        self._is_paused = False
+        self._has_windows = False
 
     @property
     def is_closed(self) -> bool:
@@ -172,8 +175,8 @@ class OutputStream:
         output.num_sent_tokens = end
         output.pending_text.clear()
         self._num_buffered_bytes -= len(delta.text) + _TOKEN_BYTES * delta.num_tokens
-        if self._is_paused and self._num_buffered_bytes <= 0:
-            self._set_paused(False)
+        if self._has_windows and self._num_buffered_bytes <= PAUSE_BUFFERED_BYTES:
+            self._widen_windows()
         return delta
 
     def _buffer(self, output: _Output, text: str, num_tokens: int) -> None:
@@ -183,8 +186,10 @@ class OutputStream:
         if self._num_buffered_bytes > MAX_BUFFERED_BYTES:
             self.fail(SlowReader("the client reads too slowly; its output was given up"))
             self._control.abort(self.request.request_key, scheduling_pb2.ABORT_REASON_SLOW_READER)
-        elif self._num_buffered_bytes > PAUSE_BUFFERED_BYTES and not self._is_paused:
-            self._set_paused(True)
+        elif self._num_buffered_bytes > PAUSE_BUFFERED_BYTES and not self._has_windows:
+            self._has_windows = True
+            for index, each in enumerate(self._outputs):
+                self._set_window(index, each, len(each.received))
         self._has_news.set()
 
     def _end(
@@ -205,10 +210,17 @@ class OutputStream:
         output.is_finished = True
         self._has_news.set()
 
-    def _set_paused(self, is_paused: bool) -> None:
-        """Keep the outputs from running ahead of a client that has stalled, or let them go on."""
-        self._is_paused = is_paused
+    def _widen_windows(self) -> None:
+        """Let outputs go on that are about to pause, now that the client reads again.
+
+        A window only ever widens: the scheduler takes a smaller one for an older one.
+        """
         for index, output in enumerate(self._outputs):
-            if not output.is_finished:
-                max_position = len(output.received) if is_paused else _UNLIMITED
-                self._control.set_window(self.request.request_key, index, max_position)
+            num_received = len(output.received)
+            if (output.max_position or 0) - num_received < WINDOW_TOKENS // 2:
+                self._set_window(index, output, num_received + WINDOW_TOKENS)
+
+    def _set_window(self, output_index: int, output: _Output, max_position: int) -> None:
+        if not output.is_finished:
+            output.max_position = max_position
+            self._control.set_window(self.request.request_key, output_index, max_position)

@@ -73,7 +73,8 @@ LOOP = (
     "{% for k in range(9999) %}{% endfor %}{% endfor %}{% endfor %}{% endif %}{{ messages|length }}"
 )
 MEMORY = (
-    "{% if messages[0].content == 'bomb' %}{% set s = 'x' * 10 ** 6 %}{% set s = s.replace('x', s) %}"
+    "{% if messages[0].content == 'bomb' %}{% set s = 'x' * 10 ** 6 %}"
+    "{% set s = s.replace('x', s) %}"
     "{% endif %}{{ messages|length }}"
 )
 OUTPUT = (

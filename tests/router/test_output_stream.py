@@ -10,6 +10,7 @@ from octavo.errors import InternalError
 from octavo.router.output_stream import (
     MAX_BUFFERED_BYTES,
     PAUSE_BUFFERED_BYTES,
+    WINDOW_TOKENS,
     OutputStream,
     SlowReader,
 )
@@ -210,9 +211,28 @@ async def test_a_client_that_stalls_pauses_its_request_until_it_reads_again() ->
     assert len(control.windows) == 2
     events = stream.events()
     assert len((await anext(events)).delta.text) == num_tokens
-    assert len(control.windows) == 2
+    assert control.windows[2:] == [(0, num_tokens + WINDOW_TOKENS), (1, 10 + WINDOW_TOKENS)]
     assert len((await anext(events)).delta.text) == 10
-    assert control.windows[2:] == [(0, 2**32 - 1), (1, 2**32 - 1)]
+    assert len(control.windows) == 4
+
+
+async def test_windows_only_widen_and_never_close_on_a_client_that_reads() -> None:
+    control = Control()
+    stream = output_stream(control)
+    (token_id,) = encode("a")
+    position = PAUSE_BUFFERED_BYTES // 5 + 1
+    stream.receive(0, 0, [token_id] * position)
+    events = stream.events()
+    await anext(events)
+    while position < 10 * PAUSE_BUFFERED_BYTES // 5:
+        stream.receive(0, position, [token_id] * 100)
+        position += 100
+        assert position <= control.windows[-1][1]
+        await anext(events)
+    widths = [max_position for _, max_position in control.windows]
+    assert widths == sorted(set(widths))
+    # Not one for every token.
+    assert len(widths) < position / (WINDOW_TOKENS // 2) + 3
 
 
 async def test_a_buffer_that_runs_over_gives_the_client_up() -> None:
