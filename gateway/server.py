@@ -87,6 +87,7 @@ async def http_server(app: ASGIApp, listener: socket.socket) -> AsyncIterator[No
         ws="none",
         lifespan="off",
         log_config=None,
+        log_level="warning",
         access_log=False,
         proxy_headers=False,
         server_header=False,

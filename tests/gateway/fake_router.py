@@ -170,21 +170,15 @@ class FakeRouter(InferenceServicer, ModelsServicer):
             await process_health.set_serving(True)
             yield
 
-    async def Chat(
-        self, request: ChatRequest, context: grpc.aio.ServicerContext
-    ) -> AsyncIterator[StreamEvent]:
-        async for event in self._run(request, context):
-            yield event
+    # Coroutines that write, not generators: a generator is not told if its call ends while it
+    # waits at a yield.
+    async def Chat(self, request: ChatRequest, context: grpc.aio.ServicerContext) -> None:
+        await self._run(request, context)
 
-    async def Generate(
-        self, request: GenerateRequest, context: grpc.aio.ServicerContext
-    ) -> AsyncIterator[StreamEvent]:
-        async for event in self._run(request, context):
-            yield event
+    async def Generate(self, request: GenerateRequest, context: grpc.aio.ServicerContext) -> None:
+        await self._run(request, context)
 
-    async def _run(
-        self, request: Request, context: grpc.aio.ServicerContext
-    ) -> AsyncIterator[StreamEvent]:
+    async def _run(self, request: Request, context: grpc.aio.ServicerContext) -> None:
         self.requests.append(request)
         self.request_ids += [
             value for key, value in context.invocation_metadata() if key == "x-request-id"
@@ -194,7 +188,7 @@ class FakeRouter(InferenceServicer, ModelsServicer):
         self.arrived.put_nowait(request)
         try:
             async for event in self.script(request):
-                yield event
+                await context.write(event)
         except RequestError as error:
             await abort(context, error)
         except BareStatus as error:
