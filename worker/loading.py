@@ -59,7 +59,7 @@ def load_model_runner(settings: WorkerSettings, report: StartupReport) -> ModelR
     ready.model_path = str(checkpoint.path.absolute())
     decoder = Decoder(config, weights, limits.max_model_len)
     runner = ModelRunner(decoder, kv_cache, Rows(limits), ready)
-    _warm_up(runner, min(_WARM_UP_TOKENS, limits.block_size, limits.max_model_len - 1))
+    _warm_up(runner, limits)
     report.stage(f"warm-up on {describe_device()}")
     return runner
 
@@ -173,8 +173,11 @@ def _activations_bytes(config: ModelConfig, limits: RowLimits, dtype: torch.dtyp
     return tokens + limits.num_rows * config.vocab_size * torch.float32.itemsize
 
 
-def _warm_up(runner: ModelRunner, num_tokens: int) -> None:
+def _warm_up(runner: ModelRunner, limits: RowLimits) -> None:
     """Run one row through all of a step, so that kernels are built before the first request."""
+    num_tokens = min(
+        _WARM_UP_TOKENS, limits.block_size, limits.max_model_len, limits.max_num_batched_tokens
+    )
     runner.execute(
         step_pb2.StepPlan(
             added_rows=[

@@ -50,6 +50,12 @@ def test_context_is_what_fits_unless_asked_for(saved: Path) -> None:
     assert load(settings_for(saved), max_model_len=100).max_model_len == 100
 
 
+def test_the_smallest_limits_still_start(saved: Path) -> None:
+    changes = {"max_model_len": 1, "max_num_batched_tokens": 1, "max_num_seqs": 1, "block_size": 1}
+    ready = load(settings_for(saved), num_gpu_blocks_override=1, **changes)
+    assert (ready.max_model_len, ready.num_rows, ready.kv_groups[0].num_blocks) == (1, 1, 1)
+
+
 def test_number_of_blocks_follows_from_the_memory_given(saved: Path) -> None:
     block_bytes = 2 * 2 * 4 * 2 * 16 * 4
     changes = {"num_gpu_blocks_override": None, "kv_cache_memory_bytes": 33 * block_bytes + 5}
