@@ -48,7 +48,7 @@ class WorkerClient:
 
     def __init__(self, endpoint: str) -> None:
         """Bind; raises StartupError where that cannot be done, or would not be private."""
-        self._check_private(endpoint)
+        _check_address(endpoint)
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.ROUTER)
         set_limits(self._socket)
@@ -88,6 +88,8 @@ class WorkerClient:
 
     def send(self, plan: step_pb2.StepPlan) -> None:
         """Send a plan to all workers; raises WorkersLost."""
+        if self._lost is not None:
+            raise self._lost
         frame = step_pb2.SchedulerFrame(plan=plan).SerializeToString()
         for worker in list(self._workers.values()):
             self._send(worker, frame)
@@ -240,22 +242,21 @@ class WorkerClient:
         self._results.put_nowait(self._lost)
         self._log.error("lost a worker", worker=_name(worker.ready), reason=reason)
 
-    @staticmethod
-    def _check_private(endpoint: str) -> None:
-        """Create the socket's directory, or check that only its owner can enter it."""
-        path = Path(endpoint.removeprefix("ipc://"))
-        if not endpoint.startswith("ipc:///"):
-            raise StartupError(
-                f"--worker-endpoint {endpoint}: only ipc:///path is offered; other transports need"
-                " keys"
-            )
+
+def _check_address(endpoint: str) -> None:
+    """Create the socket's directory, or check that only its owner can enter it."""
+    path = Path(endpoint.removeprefix("ipc://"))
+    if not endpoint.startswith("ipc:///"):
+        reason = "only ipc:///path is offered; other transports need keys"
+    elif len(os.fsencode(path)) > zmq.IPC_PATH_MAX_LEN:
+        reason = f"the path is longer than {zmq.IPC_PATH_MAX_LEN} bytes; choose a shorter one"
+    else:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        mode = stat.S_IMODE(os.stat(path.parent).st_mode)
-        if mode & 0o077:
-            raise StartupError(
-                f"--worker-endpoint {endpoint}: others can enter {path.parent} (mode {mode:o});"
-                f" run `chmod 700 {path.parent}`"
-            )
+        mode = stat.S_IMODE(path.parent.stat().st_mode)
+        if not mode & 0o077:
+            return
+        reason = f"others can enter {path.parent} (mode {mode:o}); run `chmod 700 {path.parent}`"
+    raise StartupError(f"--worker-endpoint {endpoint}: {reason}")
 
 
 def _name(ready: step_pb2.WorkerReady) -> str:
