@@ -67,6 +67,8 @@ def test_end_tokens_come_from_the_generation_config_first() -> None:
             "GPT2LMHeadModel is not supported; supported are LlamaForCausalLM and Mistral",
         ),
         ({"architectures": None}, "the architecture none is not supported"),
+        ({"architectures": 5}, "the architecture none is not supported"),
+        ({"rope_scaling": 5}, "rope_scaling is 5, not an object"),
         ({"sliding_window": 4096}, "sliding_window is 4096; only None is supported"),
         ({"attention_bias": True}, "attention_bias is True; only False is supported"),
         ({"hidden_act": "gelu"}, "hidden_act is 'gelu'; only 'silu' is supported"),

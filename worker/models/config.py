@@ -68,7 +68,7 @@ class ModelConfig:
         _refuse_other_architectures(fields)
         hidden_size = fields.integer("hidden_size")
         num_heads = fields.integer("num_attention_heads")
-        rope = _Fields(_rope_parameters(config), source)
+        rope = _Fields(_rope_parameters(fields), source)
         return _checked(
             source,
             ModelConfig(
@@ -157,6 +157,12 @@ class _Fields:
             raise StartupError(f"{self.source}: {name} is {value!r}, not a positive number.")
         return float(value)
 
+    def mapping(self, name: str) -> dict[str, Any]:
+        value = self._values.get(name) or {}
+        if not isinstance(value, dict):
+            raise StartupError(f"{self.source}: {name} is {value!r}, not an object.")
+        return value
+
     def _value(self, name: str, default: float | None) -> Any:
         value = self._values.get(name)
         if value is not None:
@@ -168,10 +174,11 @@ class _Fields:
 
 def _refuse_other_architectures(fields: _Fields) -> None:
     """Raise StartupError for what this decoder would run wrongly."""
-    architectures = fields.get("architectures") or ["none"]
-    if architectures[0] not in SUPPORTED_ARCHITECTURES:
+    architectures = fields.get("architectures")
+    architecture = architectures[0] if isinstance(architectures, list) and architectures else "none"
+    if architecture not in SUPPORTED_ARCHITECTURES:
         raise StartupError(
-            f"{fields.source}: the architecture {architectures[0]} is not supported;"
+            f"{fields.source}: the architecture {architecture} is not supported;"
             f" supported are {' and '.join(SUPPORTED_ARCHITECTURES)}."
         )
     for name, expected in (
@@ -188,11 +195,11 @@ def _refuse_other_architectures(fields: _Fields) -> None:
             )
 
 
-def _rope_parameters(config: Mapping[str, Any]) -> dict[str, Any]:
+def _rope_parameters(fields: _Fields) -> dict[str, Any]:
     """Return rope's parameters from either spelling: `rope_parameters`, or the older two fields."""
-    if config.get("rope_parameters"):
-        return dict(config["rope_parameters"])
-    return {"rope_theta": config.get("rope_theta"), **(config.get("rope_scaling") or {})}
+    if parameters := fields.mapping("rope_parameters"):
+        return parameters
+    return {"rope_theta": fields.get("rope_theta"), **fields.mapping("rope_scaling")}
 
 
 def _hf_rope_scaling(rope: _Fields) -> RopeScaling | None:
