@@ -118,7 +118,7 @@ def test_tokens_survive_preemption(baseline: list[list[dict[str, Any]]], tmp_pat
         tmp_path / "serve.log", "demo", ["--dtype", "float32", *FEW_BLOCKS]
     ) as cluster:
         assert_same(asyncio.run(run_all(cluster)), baseline)
-        assert cluster.metric("octavo_preemptions_total") > 0
+        assert cluster.metric("octavo_scheduler_preemptions_total") > 0
 
 
 def test_two_outputs_of_one_prompt(baseline: list[list[dict[str, Any]]], tmp_path: Path) -> None:
