@@ -28,7 +28,7 @@ class Outputs:
         self._of(router_id).finished.append(finished)
 
     def drop(self, router_id: bytes) -> None:
-        """Forget a router without requests."""
+        """Forget a router that has no requests, and whatever it was to be told."""
         self._routers.pop(router_id, None)
 
     def take(self) -> dict[bytes, scheduling_pb2.StepOutputs]:

@@ -42,6 +42,10 @@ class RequestTable:
     def of_router(self, router_id: bytes) -> list[Request]:
         return list(self._by_router.get(router_id, {}).values())
 
+    def has_router(self, router_id: bytes) -> bool:
+        """Whether the router has a request here."""
+        return router_id in self._by_router
+
     def check_queue(self, num_prompt_tokens: int) -> None:
         """Raise Overloaded if the queue has no room for a prompt of this length."""
         if self.num_queued_requests >= self._max_num_queued_requests:
@@ -71,8 +75,8 @@ class RequestTable:
         self.num_queued_requests -= 1
         self.num_queued_tokens -= request.num_prompt_tokens
 
-    def remove(self, request: Request) -> bool:
-        """Forget a request that has ended; returns whether it was its router's last."""
+    def remove(self, request: Request) -> None:
+        """Forget a request that has ended."""
         if request.started_ns is None:
             self.num_queued_requests -= 1
             self.num_queued_tokens -= request.num_prompt_tokens
@@ -81,7 +85,6 @@ class RequestTable:
         del of_router[request.key]
         if not of_router:
             del self._by_router[request.router_id]
-        return not of_router
 
     def set_expiry(self, request: Request, expires_ns: int) -> None:
         request.expires_ns = expires_ns

@@ -102,7 +102,7 @@ class Scheduler:
                     state.requests.set_expiry(request, expires_ns)
             else:
                 state.finish_all(request, common_pb2.FINISH_REASON_ABORT, now_ns)
-        if not state.requests.of_router(router_id):
+        if not state.requests.has_router(router_id):
             state.outputs.drop(router_id)
 
     def has_request(self, request_key: bytes) -> bool:
@@ -146,7 +146,12 @@ class Scheduler:
 
     def take_outputs(self) -> dict[bytes, scheduling_pb2.StepOutputs]:
         """Return, by router, what has happened since the last call."""
-        return self._state.outputs.take()
+        state = self._state
+        taken = state.outputs.take()
+        for router_id in taken:
+            if not state.requests.has_router(router_id):
+                state.outputs.drop(router_id)
+        return taken
 
     def next_deadline_ns(self) -> int | None:
         """Return when `schedule` has a request to end, if none ends before."""

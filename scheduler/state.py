@@ -94,7 +94,7 @@ class SchedulerState:
             finished.usage.CopyFrom(usage_of(request, now_ns))
         self.outputs.add_finished(request.router_id, finished)
         if not request.num_unfinished:
-            self._forget_request(request)
+            self.requests.remove(request)
 
     def finish_complete(self, sequence: Sequence, now_ns: int) -> None:
         """End an output whose last token is one of the stop tokens, or the last one allowed."""
@@ -144,8 +144,3 @@ class SchedulerState:
         num_to_come = sequence.num_expected_tokens - sequence.num_tokens
         sequence.num_expected_tokens -= num_to_come
         return num_to_come
-
-    def _forget_request(self, request: Request) -> None:
-        was_last = self.requests.remove(request)
-        if was_last and request.is_orphan:
-            self.outputs.drop(request.router_id)
