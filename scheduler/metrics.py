@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from wsgiref.simple_server import WSGIServer
 
 import structlog
 from prometheus_client import CollectorRegistry, Histogram, start_http_server
@@ -76,14 +77,15 @@ class SchedulerCollector(Collector):
             yield GaugeMetricFamily(f"octavo_scheduler_{name}", text, value=value)
 
 
-def serve_metrics(registry: CollectorRegistry, port: int) -> None:
+def serve_metrics(registry: CollectorRegistry, port: int) -> WSGIServer:
     """Serve the registry over HTTP on the loopback interface, from a thread."""
     try:
-        start_http_server(port, addr=_LOOPBACK, registry=registry)
+        server, _ = start_http_server(port, addr=_LOOPBACK, registry=registry)
     except OSError as error:
         raise StartupError(
             f"--metrics-port {port}: {error.strerror}; choose another port, or 0 for none"
         ) from error
+    return server
 
 
 @dataclass(frozen=True, slots=True)

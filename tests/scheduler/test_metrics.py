@@ -1,0 +1,126 @@
+"""What the operator is told: the status line, and what Prometheus scrapes."""
+
+import socket
+import urllib.request
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+
+from octavo.scheduler.config import GroupConfig, SchedulerConfig
+from octavo.scheduler.metrics import (
+    SchedulerCollector,
+    Snapshot,
+    StepTimes,
+    serve_metrics,
+    status_line,
+)
+from octavo.scheduler.scheduler import Scheduler
+from octavo.startup import StartupError
+from octavo.v1 import common_pb2, scheduling_pb2
+
+IDLE = Snapshot(
+    time_s=100.0,
+    num_steps=5,
+    num_prompt_tokens=1000,
+    num_cached_tokens=0,
+    num_generated_tokens=200,
+    num_running=0,
+    num_waiting=0,
+    used_share=0.0,
+)
+
+
+def test_the_status_line_says_what_happened_since_the_last() -> None:
+    busy = Snapshot(
+        time_s=110.0,
+        num_steps=50,
+        num_prompt_tokens=2200,
+        num_cached_tokens=757,
+        num_generated_tokens=4323,
+        num_running=32,
+        num_waiting=4,
+        used_share=0.125,
+    )
+    assert status_line(IDLE, busy) == (
+        "throughput 412.3 tok/s (prompt 120.0) · running 32 · waiting 4 · KV 12.5 %"
+        " · prefix hits 63.1 %"
+    )
+
+
+def test_there_is_no_status_line_where_nothing_happened() -> None:
+    assert status_line(IDLE, IDLE) is None
+
+
+@pytest.fixture
+def scheduler() -> Scheduler:
+    """A scheduler with one request that waits and one that was aborted."""
+    scheduler = Scheduler(
+        SchedulerConfig(
+            epoch=1,
+            block_size=4,
+            kv_groups=(GroupConfig(num_blocks=8),),
+            max_model_len=16,
+            max_num_seqs=2,
+            max_num_batched_tokens=8,
+        )
+    )
+    for key in (b"a" * 16, b"b" * 16):
+        scheduler.submit(
+            scheduling_pb2.SubmitRequest(
+                request_key=key, router_id=b"r", prompt_token_ids=[1], n=1, seeds=[0], max_tokens=2
+            ),
+            now_ns=0,
+        )
+    scheduler.abort(scheduling_pb2.Abort(request_key=b"a" * 16), now_ns=0)
+    return scheduler
+
+
+def test_the_schedulers_counters_are_what_prometheus_reads(scheduler: Scheduler) -> None:
+    registry = CollectorRegistry()
+    registry.register(SchedulerCollector(scheduler))
+    StepTimes(registry).wait.observe(0.002)
+    text = generate_latest(registry).decode()
+    for line in (
+        "octavo_scheduler_requests_total 2.0",
+        'octavo_scheduler_finished_outputs_total{reason="abort"} 1.0',
+        "octavo_scheduler_waiting 1.0",
+        "octavo_scheduler_blocks 8.0",
+        "octavo_scheduler_free_blocks 8.0",
+        'octavo_scheduler_step_seconds_count{part="wait"} 1.0',
+    ):
+        assert line in text.splitlines()
+
+
+def test_metrics_are_served_on_the_loopback_interface(scheduler: Scheduler) -> None:
+    registry = CollectorRegistry()
+    registry.register(SchedulerCollector(scheduler))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = serve_metrics(registry, port)
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as response:
+            assert b"octavo_scheduler_requests_total 2.0" in response.read()
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_metrics_port_that_is_taken_is_told() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(StartupError, match=f"--metrics-port {port}: .* choose another"):
+            serve_metrics(CollectorRegistry(), port)
+
+
+def test_every_reason_has_a_name(scheduler: Scheduler) -> None:
+    for number in common_pb2.FinishReason.values():
+        scheduler.stats.num_finished[number] += 1
+    registry = CollectorRegistry()
+    registry.register(SchedulerCollector(scheduler))
+    text = generate_latest(registry).decode()
+    assert text.count("octavo_scheduler_finished_outputs_total{") == len(
+        common_pb2.FinishReason.values()
+    )
