@@ -147,11 +147,13 @@ class OutputStream:
             await self._has_news.wait()
             self._has_news.clear()
             for index, output in enumerate(self._outputs):
-                if (delta := self._take_delta(index, output)) is not None:
+                # Both at one moment: more may arrive while the first is being written.
+                delta = self._take_delta(index, output)
+                finish, output.pending_finish = output.pending_finish, None
+                if delta is not None:
                     yield inference_pb2.StreamEvent(delta=delta)
-                if output.pending_finish is not None:
-                    yield inference_pb2.StreamEvent(finished=output.pending_finish)
-                    output.pending_finish = None
+                if finish is not None:
+                    yield inference_pb2.StreamEvent(finished=finish)
             if self._has_news.is_set():
                 continue
             if self._error is not None:

@@ -254,3 +254,20 @@ async def test_it_is_closed_when_the_scheduler_has_said_its_last_word() -> None:
     stream.finish(finished(1, usage=common_pb2.Usage()))
     assert stream.is_closed
     assert len([event for event in await collect(stream) if event.HasField("finished")]) == 2
+
+
+async def test_the_end_comes_after_tokens_that_arrive_while_others_are_written() -> None:
+    stream = output_stream(Control())
+    token_ids = tokenizer.encode("one two three", add_special_tokens=False)
+    stream.receive(0, 0, token_ids[:2])
+    events = stream.events()
+    received = [await anext(events)]
+    stream.receive(0, 2, token_ids[2:])
+    stream.finish(finished(usage=common_pb2.Usage()))
+    received += [event async for event in events]
+    assert [event.WhichOneof("event") for event in received] == [
+        "delta",
+        "delta",
+        "finished",
+        "usage",
+    ]
