@@ -1,0 +1,176 @@
+"""Paged attention against plain softmax attention, over awkward lengths and block tables."""
+
+import ctypes
+import math
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+from octavo.kernels.paged_attention import paged_attention
+from tests.kernels.closeness import DTYPES, assert_close
+
+# (sequence length, new tokens): decoding, whole prompts, chunks; around the tiles of 64 keys.
+REQUESTS = [(1, 1), (5, 5), (63, 1), (64, 64), (65, 2), (129, 129), (200, 70), (64, 1), (131, 1)]
+
+
+@dataclass
+class Batch:
+    """Sequences in a paged cache; whatever no sequence owns is NaN."""
+
+    queries: list[Tensor]
+    keys: list[Tensor]
+    values: list[Tensor]
+    k_cache: Tensor
+    v_cache: Tensor
+    block_tables: Tensor
+
+    @staticmethod
+    def random(
+        requests: list[tuple[int, int]],
+        heads: tuple[int, int],
+        head_dim: int,
+        block_size: int,
+        dtype: torch.dtype,
+    ) -> "Batch":
+        num_heads, num_kv_heads = heads
+        needed = [-(-seq_len // block_size) for seq_len, _ in requests]
+        num_blocks = sum(needed) + 5
+        free = torch.randperm(num_blocks).int()
+        cache = torch.full((2, num_blocks, block_size, num_kv_heads, head_dim), math.nan).to(dtype)
+        # Entries past a request's blocks point outside of all memory.
+        tables = torch.full((len(requests), max(needed) + 3), 2**30, dtype=torch.int32)
+        batch = Batch([], [], [], cache[0], cache[1], tables)
+        for i, (seq_len, num_new) in enumerate(requests):
+            tables[i, : needed[i]], free = free[: needed[i]], free[needed[i] :]
+            positions = torch.arange(seq_len)
+            slots = tables[i, positions // block_size] * block_size + positions % block_size
+            for kind, kept in enumerate((batch.keys, batch.values)):
+                kept.append(torch.randn(seq_len, num_kv_heads, head_dim).to(dtype))
+                cache[kind].flatten(0, 1)[slots] = kept[-1]
+            batch.queries.append((3 * torch.randn(num_new, num_heads, head_dim)).to(dtype))
+        return batch
+
+    def run(self) -> list[Tensor]:
+        num_new = torch.tensor([len(q) for q in self.queries])
+        starts = torch.cat([torch.zeros(1, dtype=torch.int64), num_new.cumsum(0)])
+        out = paged_attention(
+            torch.cat(self.queries),
+            self.k_cache,
+            self.v_cache,
+            self.block_tables,
+            torch.tensor([len(k) for k in self.keys], dtype=torch.int32),
+            starts.int(),
+            self.scale,
+        )
+        return [out[start:end] for start, end in zip(starts, starts[1:], strict=False)]
+
+    @property
+    def scale(self) -> float:
+        return 1 / math.sqrt(self.k_cache.shape[3])
+
+    def only(self, request: int, first: int, last: int) -> "Batch":
+        """The same request alone, and of its new tokens only [first, last)."""
+        one = slice(request, request + 1)
+        length = len(self.keys[request]) - len(self.queries[request]) + last
+        return Batch(
+            [self.queries[request][first:last]],
+            [self.keys[request][:length]],
+            [self.values[request][:length]],
+            self.k_cache,
+            self.v_cache,
+            self.block_tables[one],
+        )
+
+
+def exact(batch: Batch, request: int) -> Tensor:
+    """One query at a time over contiguous keys and values, in double precision."""
+    q, k, v = (kept[request].double() for kept in (batch.queries, batch.keys, batch.values))
+    heads_per_kv_head = q.shape[1] // k.shape[1]
+    k, v = (kept.repeat_interleave(heads_per_kv_head, dim=1) for kept in (k, v))
+    out = torch.zeros_like(q)
+    for token in range(len(q)):
+        visible = len(k) - len(q) + token + 1
+        scores = (k[:visible] * q[token]).sum(-1) * batch.scale
+        out[token] = (scores.softmax(0).unsqueeze(-1) * v[:visible]).sum(0)
+    return out
+
+
+def check(batch: Batch) -> None:
+    for request, out in enumerate(batch.run()):
+        # Scores are around 10 here, and their rounding errors that much larger than those of 1.
+        assert_close(out, exact(batch, request), slack=4)
+
+
+@DTYPES
+@pytest.mark.parametrize("heads", [(1, 1), (9, 3), (8, 1), (4, 4)], ids=str)
+@pytest.mark.parametrize("block_size", [1, 5, 16])
+def test_awkward_lengths_in_one_batch(
+    cpu: ctypes.CDLL, block_size: int, heads: tuple[int, int], dtype: torch.dtype
+) -> None:
+    check(Batch.random(REQUESTS, heads, 32, block_size, dtype))
+
+
+@DTYPES
+@pytest.mark.parametrize("head_dim", [16, 40, 64, 72, 80, 96, 128, 256])
+def test_head_dims(cpu: ctypes.CDLL, head_dim: int, dtype: torch.dtype) -> None:
+    check(Batch.random([(70, 1), (20, 20)], (4, 2), head_dim, 16, dtype))
+
+
+@DTYPES
+def test_works_without_a_compiler(no_library: None, dtype: torch.dtype) -> None:
+    check(Batch.random(REQUESTS, (4, 2), 16, 5, dtype))
+
+
+def test_requests_may_share_blocks(cpu: ctypes.CDLL) -> None:
+    batch = Batch.random([(40, 3), (32, 1)], (4, 2), 32, 16, torch.float32)
+    batch.block_tables[1, :2] = batch.block_tables[0, :2]
+    batch.keys[1], batch.values[1] = batch.keys[0][:32], batch.values[0][:32]
+    check(batch)
+
+
+def test_queries_may_be_a_view_of_a_fused_output(cpu: ctypes.CDLL) -> None:
+    batch = Batch.random([(20, 20)], (4, 2), 32, 16, torch.float32)
+    fused = torch.randn(20, 8, 32)
+    fused[:, :4] = batch.queries[0]
+    starts, lens = torch.tensor([0, 20]).int(), torch.tensor([20]).int()
+    tables = (batch.block_tables, lens, starts)
+    out = paged_attention(fused[:, :4], batch.k_cache, batch.v_cache, *tables, batch.scale)
+    assert torch.equal(out, batch.run()[0])
+
+
+@DTYPES
+@pytest.mark.parametrize(
+    ("heads", "head_dim"), [((9, 3), 64), ((2, 2), 40), ((8, 1), 128)], ids=str
+)
+def test_a_token_has_the_same_bits_alone_in_any_chunk_and_with_any_number_of_threads(
+    cpu: ctypes.CDLL, heads: tuple[int, int], head_dim: int, dtype: torch.dtype
+) -> None:
+    batch = Batch.random(REQUESTS, heads, head_dim, 16, dtype)
+    torch.set_num_threads(1)
+    whole = batch.run()
+    for num_threads in (2, 3):
+        torch.set_num_threads(num_threads)
+        assert all(map(torch.equal, batch.run(), whole))
+    for request, (_, num_new) in enumerate(REQUESTS):
+        for chunk in (1, 17, 64):
+            for first in range(0, num_new, chunk):
+                last = min(first + chunk, num_new)
+                alone = batch.only(request, first, last).run()[0]
+                assert torch.equal(alone, whole[request][first:last])
+
+
+def test_large_scores_do_not_overflow(cpu: ctypes.CDLL) -> None:
+    batch = Batch.random([(100, 4)], (4, 2), 32, 16, torch.float32)
+    batch.queries[0] *= 1000
+    check(batch)
+
+
+def test_a_request_that_is_not_a_number_disturbs_no_other(cpu: ctypes.CDLL) -> None:
+    batch = Batch.random([(30, 2), (40, 5)], (4, 2), 32, 16, torch.float32)
+    clean = batch.run()[1]
+    batch.queries[0].fill_(math.nan)
+    poisoned, other = batch.run()
+    assert poisoned.isnan().all()
+    assert torch.equal(other, clean)

@@ -1,0 +1,123 @@
+"""Rotation against multiplication of complex numbers, and the cache slots that are written."""
+
+import ctypes
+import math
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+from octavo.kernels.rope_and_store_kv import rope_and_store_kv
+from tests.kernels.closeness import DTYPES, assert_close
+
+NUM_POSITIONS = 100
+
+
+def angles(head_dim: int) -> Tensor:
+    """[NUM_POSITIONS, head_dim / 2]"""
+    frequencies = 10000.0 ** -(torch.arange(0, head_dim, 2) / head_dim)
+    return torch.outer(torch.arange(NUM_POSITIONS).float(), frequencies)
+
+
+def exact_rotation(heads: Tensor, positions: Tensor) -> Tensor:
+    """Dimension i and i + d/2 are the real and imaginary part of one number."""
+    real, imaginary = heads.double().chunk(2, dim=-1)
+    turn = torch.polar(torch.ones(()).double(), angles(heads.shape[-1]).double())
+    turned = torch.complex(real, imaginary) * turn[positions].unsqueeze(1)
+    return torch.cat([turned.real, turned.imag], dim=-1)
+
+
+@dataclass
+class Step:
+    """Tokens of one step, in a fused qkv output, and a cache full of NaN."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    positions: Tensor
+    k_cache: Tensor
+    v_cache: Tensor
+    slot_mapping: Tensor
+
+    @staticmethod
+    def random(
+        num_tokens: int, num_heads: int, num_kv_heads: int, head_dim: int, dtype: torch.dtype
+    ) -> "Step":
+        fused = torch.randn(num_tokens, num_heads + 2 * num_kv_heads, head_dim).to(dtype)
+        q, kv = fused[:, :num_heads], fused[:, num_heads:]
+        k, v = kv[:, :num_kv_heads], kv[:, num_kv_heads:]
+        block_size = 5
+        num_blocks = num_tokens // block_size + 3
+        cache = torch.full((2, num_blocks, block_size, num_kv_heads, head_dim), math.nan).to(dtype)
+        slots = torch.randperm(num_blocks * block_size)[:num_tokens]
+        positions = torch.randint(NUM_POSITIONS, (num_tokens,))
+        return Step(q, k, v, positions, cache[0], cache[1], slots)
+
+    def run(self) -> None:
+        phases = angles(self.q.shape[2])
+        cos_sin = torch.cat([phases.cos(), phases.sin()], dim=1)
+        rope_and_store_kv(
+            self.q,
+            self.k,
+            self.v,
+            cos_sin,
+            self.positions,
+            self.k_cache,
+            self.v_cache,
+            self.slot_mapping,
+        )
+
+
+def check(step: Step) -> None:
+    q, k, v = step.q.clone(), step.k.clone(), step.v.clone()
+    step.run()
+    assert_close(step.q, exact_rotation(q, step.positions))
+    assert torch.equal(step.k, k) and torch.equal(step.v, v)
+    keys, values = step.k_cache.flatten(0, 1), step.v_cache.flatten(0, 1)
+    assert_close(keys[step.slot_mapping], exact_rotation(k, step.positions))
+    assert torch.equal(values[step.slot_mapping], v)
+    is_free = torch.ones(len(keys), dtype=torch.bool)
+    is_free[step.slot_mapping] = False
+    assert keys[is_free].isnan().all() and values[is_free].isnan().all()
+
+
+@DTYPES
+@pytest.mark.parametrize("head_dim", [16, 18, 64, 72, 80, 128, 256])
+@pytest.mark.parametrize(("num_heads", "num_kv_heads"), [(1, 1), (9, 3), (8, 1)])
+def test_rotates_and_stores(
+    cpu: ctypes.CDLL, num_heads: int, num_kv_heads: int, head_dim: int, dtype: torch.dtype
+) -> None:
+    check(Step.random(13, num_heads, num_kv_heads, head_dim, dtype))
+
+
+@DTYPES
+def test_works_without_a_compiler(no_library: None, dtype: torch.dtype) -> None:
+    check(Step.random(7, 4, 2, 32, dtype))
+
+
+@DTYPES
+def test_a_long_step_on_several_threads(cpu: ctypes.CDLL, dtype: torch.dtype) -> None:
+    torch.set_num_threads(3)
+    check(Step.random(301, 9, 3, 64, dtype))
+
+
+def test_a_token_gets_the_same_bits_alone(cpu: ctypes.CDLL) -> None:
+    step = Step.random(50, 3, 1, 72, torch.float32)
+    alone = step.q.clone()
+    step.run()
+    for token in range(50):
+        one = slice(token, token + 1)
+        lone = Step(
+            alone[one],
+            step.k[one],
+            step.v[one],
+            step.positions[one],
+            torch.zeros_like(step.k_cache),
+            torch.zeros_like(step.v_cache),
+            step.slot_mapping[one],
+        )
+        lone.run()
+        slot = step.slot_mapping[token]
+        assert torch.equal(lone.q[0], step.q[token])
+        assert torch.equal(lone.k_cache.flatten(0, 1)[slot], step.k_cache.flatten(0, 1)[slot])
