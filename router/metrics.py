@@ -1,12 +1,15 @@
 """What the router counts, for Prometheus."""
 
-import prometheus_client
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from wsgiref.simple_server import WSGIServer
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
 
 from octavo.startup import StartupError
 from octavo.v1 import common_pb2
 
 from .open_requests import OpenRequests
+
+_LOOPBACK = "127.0.0.1"
 
 
 class RouterMetrics:
@@ -45,11 +48,12 @@ class RouterMetrics:
         """Return one value as a scrape would show it; None if it is not there."""
         return self._registry.get_sample_value(name, labels)
 
-    def serve(self, host: str, port: int) -> None:
-        """Answer scrapes on a thread; raises StartupError if the port is taken."""
+    def serve(self, port: int) -> WSGIServer:
+        """Answer scrapes over HTTP on the loopback interface, from a thread."""
         try:
-            prometheus_client.start_http_server(port, host, self._registry)
+            server, _ = start_http_server(port, addr=_LOOPBACK, registry=self._registry)
         except OSError as error:
             raise StartupError(
-                f"cannot listen on {host}:{port} (--metrics-port): {error.strerror}"
+                f"--metrics-port {port}: {error.strerror}; choose another port, or 0 for none"
             ) from error
+        return server

@@ -42,10 +42,10 @@ async def serve(settings: RouterSettings, report: StartupReport) -> None:
     catalog = EngineCatalog([engine])
     open_requests = OpenRequests()
     metrics = RouterMetrics(open_requests)
-    if settings.metrics_port:
-        metrics.serve("127.0.0.1", settings.metrics_port)
     check_port_is_free(settings.host, settings.grpc_port, "--grpc-port")
     address = join_host_port(settings.host, settings.grpc_port)
+    if settings.metrics_port:
+        metrics.serve(settings.metrics_port)
     async with (
         _background(stop_requested()) as stop,
         _listening(address, catalog, open_requests, metrics) as health,
