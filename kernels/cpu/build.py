@@ -25,6 +25,7 @@ FLAGS = ("-std=c++17", "-O3", "-fPIC", "-fno-math-errno", "-ffp-contract=fast", 
 VARIANTS = (("-march=native", "-fopenmp"), ("-fopenmp",), ())
 
 _COMPILE_LIMIT_S = 120
+_SEAL_BYTES = 16
 
 
 class BuildError(Exception):
@@ -40,11 +41,11 @@ def library_path() -> Path:
     folder = _cache_folder()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = folder / f"kernels-{cache_key(compiler)}.so"
-    if path.exists():
+    if _is_whole(path):
         return path
     with open(path.with_suffix(".lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not path.exists():  # Else another process built it while we waited.
+        if not _is_whole(path):  # Else another process built it while we waited.
             _build(compiler, path)
     return path
 
@@ -94,11 +95,26 @@ def _build(compiler: list[str], path: Path) -> None:
         for variant in VARIANTS:
             errors = _compile([*compiler, *FLAGS, *variant], Path(scratch))
             if not errors:
-                # A rename is atomic: nobody ever loads half a library.
-                os.replace(Path(scratch) / "kernels.so", path)
+                built = Path(scratch) / "kernels.so"
+                built.write_bytes(_sealed(built.read_bytes()))
+                os.replace(built, path)
                 logger.info("built the CPU kernels in %.1f s: %s", time.monotonic() - start, path)
                 return
-    raise BuildError(f"{shlex.join(compiler)} cannot build the CPU kernels: {errors[:500]}")
+    lines = errors.splitlines()
+    first = next((line for line in lines if "error" in line), lines[0])
+    raise BuildError(f"{shlex.join(compiler)} cannot build the CPU kernels: {first}")
+
+
+def _sealed(content: bytes) -> bytes:
+    """The file with its own digest at the end, where a loader does not look.
+
+    Loading a library that a full disk has cut short does not fail: it kills the process.
+    """
+    return content + hashlib.blake2b(content, digest_size=_SEAL_BYTES).digest()
+
+
+def _is_whole(path: Path) -> bool:
+    return path.exists() and _sealed(path.read_bytes()[:-_SEAL_BYTES]) == path.read_bytes()
 
 
 def _compile(command: list[str], folder: Path) -> str:

@@ -47,12 +47,7 @@ def load_for(dtype: torch.dtype) -> ctypes.CDLL | None:
 
 
 def _open(path: Path) -> ctypes.CDLL:
-    try:
-        library = ctypes.CDLL(str(path))
-    except OSError:
-        # Cut short by a full disk or worse: building again mends it.
-        path.unlink()
-        library = ctypes.CDLL(str(build.library_path()))
+    library = ctypes.CDLL(str(path))
     for name, argument_types in _SIGNATURES.items():
         function = getattr(library, name)
         function.argtypes, function.restype = argument_types, None
