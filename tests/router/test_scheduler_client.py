@@ -9,7 +9,7 @@ from octavo.v1 import scheduling_pb2
 from octavo.version import PROTOCOL_VERSION
 from tests.router.conftest import Router
 from tests.router.fake_scheduler import FakeScheduler
-from tests.router.test_service import failure, generate
+from tests.router.requests import failure, generate
 
 
 async def nothing(*_: object) -> None:

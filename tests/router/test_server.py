@@ -24,7 +24,7 @@ from octavo.v1 import inference_pb2_grpc, models_pb2, scheduling_pb2, tokenizer_
 from octavo.v1.inference_pb2 import ChatMessage
 from tests.router.conftest import MODEL, Router
 from tests.router.fake_scheduler import FakeScheduler
-from tests.router.test_service import failure, generate
+from tests.router.requests import failure, generate
 
 
 async def test_before_a_scheduler_is_there_requests_are_told_to_come_back(

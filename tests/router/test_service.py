@@ -1,69 +1,18 @@
 """The Inference service through a real socket, as a client sees it."""
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any
-
-import grpc
-import pytest
-from google.rpc import error_details_pb2
-from grpc_status import rpc_status
 
 from octavo.block_hash import extend_chain, root_hash
-from octavo.errors import Overloaded
 from octavo.router.tokenizer import Tokenizer
-from octavo.v1 import common_pb2, inference_pb2, scheduling_pb2
+from octavo.v1 import inference_pb2, scheduling_pb2
 from octavo.v1.common_pb2 import (
-    FINISH_REASON_DEADLINE,
-    FINISH_REASON_ERROR,
     FINISH_REASON_LENGTH,
     FINISH_REASON_STOP,
 )
 from tests.router.conftest import MODEL, Router
 from tests.router.fake_scheduler import FakeScheduler
+from tests.router.requests import PROMPT, encode, generate
 from tests.router.tiny_tokenizers import EOS_TOKEN_ID
-
-PROMPT = "the cat sat on the mat, hello"
-
-
-def generate(
-    text: str = PROMPT,
-    *,
-    n: int = 1,
-    stop: Sequence[str] = (),
-    return_token_ids: bool = False,
-    model: str = MODEL,
-    request_id: str = "",
-) -> inference_pb2.GenerateRequest:
-    options = inference_pb2.GenerationOptions(
-        model=model,
-        n=n,
-        stop=common_pb2.StopConditions(stop=stop),
-        return_token_ids=return_token_ids,
-        request_id=request_id,
-    )
-    return inference_pb2.GenerateRequest(options=options, text=text)
-
-
-def encode(tokenizer: Tokenizer, text: str) -> list[int]:
-    return tokenizer.encode(text, add_special_tokens=False)
-
-
-async def failure(call: Any) -> grpc.aio.AioRpcError:
-    """Return what the call fails of; fails the test if it does not."""
-    with pytest.raises(grpc.aio.AioRpcError) as error:
-        while await call.read() is not grpc.aio.EOF:
-            pass
-    return error.value
-
-
-def field_of(error: grpc.aio.AioRpcError) -> str:
-    status = rpc_status.from_call(error)
-    assert status is not None
-    details = error_details_pb2.BadRequest()
-    assert status.details[0].Unpack(details)
-    field: str = details.field_violations[0].field
-    return field
 
 
 async def test_a_request_from_text_to_usage(
@@ -115,14 +64,6 @@ async def test_started_goes_out_before_the_first_token(
     assert started.started.request_id == "mine"
     assert ("x-request-id", "mine") in list(await call.initial_metadata())
     assert not started.started.prompt_token_ids
-
-
-async def test_the_label_of_the_metadata_is_echoed(
-    router: Router, scheduler: FakeScheduler
-) -> None:
-    call = router.inference.Generate(generate(), metadata=(("x-request-id", "from-metadata"),))
-    assert (await call.read()).started.request_id == "from-metadata"
-    assert ("x-request-id", "from-metadata") in list(await call.initial_metadata())
 
 
 async def test_a_conversation_is_rendered_and_special_tokens_are_not_added_twice(
@@ -224,114 +165,6 @@ async def test_a_request_accepted_after_its_client_left_is_aborted(
     assert (await other.read()).HasField("started")
 
 
-async def test_a_deadline_that_the_scheduler_notices(
-    router: Router, scheduler: FakeScheduler, tokenizer: Tokenizer
-) -> None:
-    call = router.inference.Generate(generate())
-    submitted = await scheduler.submitted.get()
-    scheduler.send_tokens(submitted, encode(tokenizer, " the"))
-    scheduler.send_finished(submitted, FINISH_REASON_DEADLINE, num_output_tokens=1)
-    started, delta = await call.read(), await call.read()
-    assert (started.HasField("started"), delta.delta.text) == (True, " the")
-    error = await failure(call)
-    assert error.code() == grpc.StatusCode.DEADLINE_EXCEEDED
-
-
-async def test_a_deadline_that_the_client_has_aborts_the_request(
-    router: Router, scheduler: FakeScheduler
-) -> None:
-    call = router.inference.Generate(generate(), timeout=0.2)
-    error = await failure(call)
-    assert error.code() == grpc.StatusCode.DEADLINE_EXCEEDED
-    assert (await scheduler.aborted()).reason == scheduling_pb2.ABORT_REASON_CLIENT
-
-
-async def test_a_request_that_failed_says_why(router: Router, scheduler: FakeScheduler) -> None:
-    call = router.inference.Generate(generate(n=2))
-    submitted = await scheduler.submitted.get()
-    scheduler.send_finished(submitted, FINISH_REASON_ERROR, error="the logits are not numbers")
-    error = await failure(call)
-    assert error.code() == grpc.StatusCode.INTERNAL
-    assert error.details() == "the logits are not numbers"
-    # The other output would go on for nobody.
-    assert (await scheduler.aborted()).reason == scheduling_pb2.ABORT_REASON_CLIENT
-
-
-async def test_a_refusal_of_the_scheduler_reaches_the_client(
-    router: Router, scheduler: FakeScheduler
-) -> None:
-    scheduler.refusal = Overloaded("1024 requests are waiting", retry_after_s=2)
-    error = await failure(router.inference.Generate(generate()))
-    assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert error.details() == "1024 requests are waiting"
-    status = rpc_status.from_call(error)
-    assert status is not None
-    retry = error_details_pb2.RetryInfo()
-    assert status.details[0].Unpack(retry)
-    assert retry.retry_delay.seconds == 2
-
-
-async def test_tokens_that_are_no_outputs_fail_one_request_without_a_traceback(
-    router: Router,
-    scheduler: FakeScheduler,
-    tokenizer: Tokenizer,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    bad = router.inference.Generate(generate(request_id="bad-one"))
-    bad_submitted = await scheduler.submitted.get()
-    good = router.inference.Generate(generate())
-    good_submitted = await scheduler.submitted.get()
-    scheduler.send_tokens(bad_submitted, [5], output_index=3)
-    scheduler.send_tokens(good_submitted, encode(tokenizer, " the"))
-    scheduler.send_finished(good_submitted, num_output_tokens=1)
-    error = await failure(bad)
-    assert error.code() == grpc.StatusCode.INTERNAL
-    assert error.details() == "internal error; request id bad-one"
-    assert "".join([event.delta.text async for event in good]) == " the"
-
-
-async def test_a_gap_fails_the_request_and_what_was_seen_is_dropped(
-    router: Router, scheduler: FakeScheduler, tokenizer: Tokenizer
-) -> None:
-    call = router.inference.Generate(generate())
-    submitted = await scheduler.submitted.get()
-    tokens = encode(tokenizer, "the cat")
-    scheduler.send_tokens(submitted, tokens[:2])
-    scheduler.send_tokens(submitted, tokens, position=0)
-    scheduler.send_tokens(submitted, [5], position=len(tokens) + 1)
-    text = ""
-    with pytest.raises(grpc.aio.AioRpcError) as error:
-        async for event in call:
-            text += event.delta.text
-    assert text == "the cat"
-    assert error.value.code() == grpc.StatusCode.INTERNAL
-    assert "tokens were lost" in str(error.value.details())
-
-
-@pytest.mark.parametrize(
-    ("request_", "code", "field", "message"),
-    [
-        (generate(model="gpt-9"), "NOT_FOUND", "model", "'gpt-9' is not served here; served: 'org"),
-        (generate(""), "INVALID_ARGUMENT", "prompt", "the prompt is empty"),
-        (generate("日" * 1000), "INVALID_ARGUMENT", "prompt", "prompt has 2000 tokens, the con"),
-        (generate(n=9), "INVALID_ARGUMENT", "n", "n is 9; it must be between 1 and 8"),
-    ],
-)
-async def test_bad_requests_never_reach_the_scheduler(
-    router: Router,
-    scheduler: FakeScheduler,
-    request_: inference_pb2.GenerateRequest,
-    code: str,
-    field: str,
-    message: str,
-) -> None:
-    error = await failure(router.inference.Generate(request_))
-    assert error.code().name == code
-    assert field_of(error) == field
-    assert message in str(error.details())
-    assert scheduler.submitted.empty()
-
-
 async def test_max_tokens_is_at_most_what_the_context_holds(
     router: Router, scheduler: FakeScheduler, tokenizer: Tokenizer
 ) -> None:
@@ -351,12 +184,6 @@ async def test_token_ids_are_used_as_they_are(router: Router, scheduler: FakeSch
     call = router.inference.Generate(request)
     assert list((await scheduler.submitted.get()).prompt_token_ids) == [400, 3, 3]
     call.cancel()
-
-
-async def test_resume_is_not_offered_yet(router: Router) -> None:
-    error = await failure(router.inference.Resume(inference_pb2.ResumeRequest()))
-    assert error.code() == grpc.StatusCode.UNIMPLEMENTED
-    assert "send the request again" in str(error.details())
 
 
 async def test_what_comes_while_the_client_reads_slowly_becomes_one_delta(
