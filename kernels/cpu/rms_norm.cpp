@@ -12,7 +12,7 @@ void normalize_row(const T* x, const T* weight, T* out, int64_t dim, float eps) 
     Vec squares = {};
     for_each_vec(dim, [&](int64_t i, auto load, auto) {
         const Vec v = load(x + i);
-        squares += v * v;
+        squares = fma(v, v, squares);
     });
     const float inverse_rms = 1.0f / std::sqrt(sum(squares) / dim + eps);
     for_each_vec(dim, [&](int64_t i, auto load, auto store) {

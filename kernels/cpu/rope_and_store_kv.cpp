@@ -15,8 +15,8 @@ void rotate(const T* source, T* target, const float* cos_sin, int64_t num_heads,
         for_each_vec(half, [&](int64_t i, auto load, auto store) {
             const Vec cos = load(cos_sin + i), sin = load(cos_sin + half + i);
             const Vec a = load(from + i), b = load(from + half + i);
-            store(to + i, a * cos - b * sin);
-            store(to + half + i, b * cos + a * sin);
+            store(to + i, fma(a, cos, b * -sin));
+            store(to + half + i, fma(b, cos, a * sin));
         });
     }
 }

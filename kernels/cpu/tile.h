@@ -8,10 +8,6 @@
 
 #include "vec.h"
 
-#ifdef __AVX512BF16__
-#include <immintrin.h>
-#endif
-
 // The sums fill the registers: 6 x 4 of the 32 that AVX-512 and NEON have, 6 x 2 of 16 elsewhere.
 #if defined(__AVX512F__) || defined(__aarch64__)
 constexpr int TILE_VECS = 4;
@@ -24,7 +20,9 @@ constexpr int TILE_ROWS = 6;
 struct Float32Unit {
     using Unit = float;
 
-    static Vec multiply_add(Vec sum, const float* b, float a) { return sum + load(b) * a; }
+    static Vec multiply_add(Vec sum, const float* b, float a) {
+        return fma(load(b), splat(a), sum);
+    }
 };
 
 struct BFloat16Unit {
@@ -35,8 +33,9 @@ struct BFloat16Unit {
 #ifdef __AVX512BF16__
         return (Vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)(VecU{} + a), (__m512bh)pairs);
 #else
-        sum += bit_cast<Vec>(pairs << 16) * bit_cast<float>(a << 16);
-        return sum + bit_cast<Vec>(pairs & 0xffff0000) * bit_cast<float>(a & 0xffff0000);
+        const VecU both = VecU{} + a;
+        sum = fma(bit_cast<Vec>(pairs << 16), bit_cast<Vec>(both << 16), sum);
+        return fma(bit_cast<Vec>(pairs & 0xffff0000), bit_cast<Vec>(both & 0xffff0000), sum);
 #endif
     }
 };

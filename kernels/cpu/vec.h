@@ -8,6 +8,12 @@
 #include <cstring>
 #include <utility>
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
 #if defined(__AVX512F__)
 constexpr int VEC = 16;
 #elif defined(__AVX2__)
@@ -47,6 +53,20 @@ inline Vec splat(float x) { return Vec{} + x; }
 
 // True lanes of a comparison are all ones.
 inline Vec select(VecI mask, Vec yes, Vec no) { return mask ? yes : no; }
+
+// a * b + c, rounded once where the machine can. The compiler is told to fuse nothing by itself (see
+// build.py): it would do so here and not there, and a result would depend on the code path it took.
+inline Vec fma(Vec a, Vec b, Vec c) {
+#if defined(__AVX512F__)
+    return _mm512_fmadd_ps(a, b, c);
+#elif defined(__AVX2__) && defined(__FMA__)
+    return _mm256_fmadd_ps(a, b, c);
+#elif defined(__aarch64__)
+    return vfmaq_f32(c, a, b);
+#else
+    return a * b + c;
+#endif
+}
 
 inline Vec max(Vec a, Vec b) { return select(a > b, a, b); }
 
@@ -155,15 +175,15 @@ inline void transpose(Vec (&rows)[VEC]) {
 // exp(x); 0 where the result would be denormal, infinity where it would overflow; exp(0) is 1.
 inline Vec exp(Vec x) {
     const Vec magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to a whole number.
-    const Vec n = (x * 1.44269504088896341f + magic) - magic;
-    const Vec r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+    const Vec n = fma(x, splat(1.44269504088896341f), magic) - magic;
+    const Vec r = fma(n, splat(2.12194440e-4f), fma(n, splat(-0.693359375f), x));
     Vec p = splat(1.9875691500e-4f);
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    const Vec mantissa = p * (r * r) + r + 1.0f;
+    p = fma(p, r, splat(1.3981999507e-3f));
+    p = fma(p, r, splat(8.3334519073e-3f));
+    p = fma(p, r, splat(4.1665795894e-2f));
+    p = fma(p, r, splat(1.6666665459e-1f));
+    p = fma(p, r, splat(5.0000001201e-1f));
+    const Vec mantissa = fma(p, r * r, r) + 1.0f;
     // Out of range n may be anything here; the selects below replace those lanes.
     const VecU scaled = bit_cast<VecU>(mantissa) + (bit_cast<VecU>(n + magic) << 23);
     Vec result = bit_cast<Vec>(scaled);
@@ -182,17 +202,17 @@ inline Vec log(Vec x) {
     m = select(is_small, m + m, m) - 1.0f;
     const Vec z = m * m;
     Vec p = splat(7.0376836292e-2f);
-    p = p * m - 1.1514610310e-1f;
-    p = p * m + 1.1676998740e-1f;
-    p = p * m - 1.2420140846e-1f;
-    p = p * m + 1.4249322787e-1f;
-    p = p * m - 1.6668057665e-1f;
-    p = p * m + 2.0000714765e-1f;
-    p = p * m - 2.4999993993e-1f;
-    p = p * m + 3.3333331174e-1f;
+    p = fma(p, m, splat(-1.1514610310e-1f));
+    p = fma(p, m, splat(1.1676998740e-1f));
+    p = fma(p, m, splat(-1.2420140846e-1f));
+    p = fma(p, m, splat(1.4249322787e-1f));
+    p = fma(p, m, splat(-1.6668057665e-1f));
+    p = fma(p, m, splat(2.0000714765e-1f));
+    p = fma(p, m, splat(-2.4999993993e-1f));
+    p = fma(p, m, splat(3.3333331174e-1f));
     const Vec e = __builtin_convertvector(exponent, Vec);
-    const Vec low = p * m * z + e * -2.12194440e-4f - 0.5f * z;
-    return (m + low) + e * 0.693359375f;
+    const Vec low = fma(splat(-0.5f), z, fma(p * m, z, e * -2.12194440e-4f));
+    return fma(e, splat(0.693359375f), m + low);
 }
 
 // log(1 + x) for -1 < x <= 0, exact to rounding for the smallest x too (after Kahan).
