@@ -1,6 +1,7 @@
 """What both ends of a socket between scheduler and worker agree on, beside the messages."""
 
 import time
+from collections.abc import Callable
 
 import structlog
 import zmq
@@ -28,7 +29,8 @@ def set_limits(socket: "zmq.Socket[bytes]") -> None:
 class BrokenFrames:
     """Counts frames that are no message of ours, and logs at most one a second of each peer."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self.count = 0
         self._last_logged_s: dict[bytes, float] = {}
         self._log = structlog.get_logger()
@@ -36,7 +38,7 @@ class BrokenFrames:
     def add(self, peer: bytes, reason: str) -> None:
         """Count one, from the peer with this socket identity."""
         self.count += 1
-        now_s = time.monotonic()
+        now_s = self._clock()
         if now_s - self._last_logged_s.get(peer, -_LOG_PERIOD_S) < _LOG_PERIOD_S:
             return
         # Identities are the peer's to choose: old ones are forgotten, so that they do not pile up.

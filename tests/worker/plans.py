@@ -1,9 +1,12 @@
 """Step plans written down in a line each, and rows small enough to look at."""
 
 from collections.abc import Sequence
+from typing import Any
+
+from numpy.typing import NDArray
 
 from octavo.v1 import common_pb2, step_pb2
-from octavo.worker.rows import RowLimits
+from octavo.worker.rows import RowLimits, Rows
 
 BLOCK_SIZE = 4
 LIMITS = RowLimits(
@@ -60,3 +63,50 @@ def plan(
             )
         ],
     )
+
+
+def run(rows: Rows, step_plan: step_pb2.StepPlan, token_id: int = 9) -> None:
+    """Do what a runner does, sampling the same token everywhere."""
+    columns = rows.apply(step_plan)
+    rows.advance(columns)
+    rows.fork(step_plan)
+    sampled = columns.row[columns.needs_sample].tolist()
+    for row in sampled + [forked.row for forked in step_plan.forked_rows]:
+        rows.append_token(row, token_id)
+
+
+def state(rows: Rows) -> list[bytes]:
+    """Everything that a plan can change."""
+    arrays: list[NDArray[Any]] = [
+        *(rows.token_ids, rows.num_tokens, rows.num_computed_tokens, rows.seed),
+        *(rows.temperature, rows.top_p, rows.top_k, rows.is_used),
+    ]
+    for group in rows._groups:
+        arrays += [group.table, group.num_blocks, group.references, group.is_sealed]
+    return [array.tobytes() for array in arrays]
+
+
+def two_rows() -> Rows:
+    """Row 0: six tokens in blocks 0 (sealed) and 1; row 1: three tokens in block 2."""
+    rows = Rows(LIMITS, poison=True)
+    first = plan(1, [(0, 5, 1), (1, 2, 1)])
+    first.added_rows.extend([added(0, [1, 2, 3, 4, 5], [0, 1]), added(1, [6, 7], [2])])
+    run(rows, first)
+    second = plan(2)
+    second.groups[0].sealed_block_ids.append(0)
+    second.groups[0].sealed_block_hashes = bytes(16)
+    rows.apply(second)
+    return rows
+
+
+def copy(step_plan: step_pb2.StepPlan, row: int, source: int, target: int) -> None:
+    """Let the plan copy a block of the row."""
+    changes = step_plan.groups[0]
+    changes.copy_row.append(row)
+    changes.copy_source.append(source)
+    changes.copy_target.append(target)
+
+
+def fork(step_plan: step_pb2.StepPlan, source: int, row: int, num_shared_blocks: int) -> None:
+    """Let the plan fork a row."""
+    step_plan.forked_rows.add(source_row=source, row=row, num_shared_blocks=[num_shared_blocks])
