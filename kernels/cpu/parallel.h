@@ -6,26 +6,32 @@
 
 #ifdef _OPENMP
 #include <omp.h>
+#else
+inline int omp_get_max_threads() { return 1; }
+inline int omp_get_num_threads() { return 1; }
+inline int omp_get_thread_num() { return 0; }
 #endif
 
+// As many threads as there are, but no more than leave `grain` work to each: waking one takes
+// microseconds.
+inline int64_t threads_for(int64_t work, int64_t grain) {
+    return std::clamp<int64_t>(work / std::max<int64_t>(grain, 1), 1, omp_get_max_threads());
+}
+
 // Calls body(begin, end) for ranges that together cover [0, count), one range a thread.
-// No more threads take part than leave each at least `grain` items: waking a thread costs microseconds.
 template <typename Body>
 void parallel_ranges(int64_t count, int64_t grain, Body body) {
-#ifdef _OPENMP
-    const int64_t useful = std::max<int64_t>(count / std::max<int64_t>(grain, 1), 1);
-    const int64_t num_threads = std::min<int64_t>(omp_get_max_threads(), useful);
-    if (num_threads > 1) {
-#pragma omp parallel num_threads(num_threads)
-        {
-            const int64_t thread = omp_get_thread_num();
-            const int64_t team = omp_get_num_threads();
-            body(count * thread / team, count * (thread + 1) / team);
-        }
+    const int64_t num_threads = threads_for(count, grain);
+    if (num_threads == 1) {
+        body(0, count);
         return;
     }
-#endif
-    if (count > 0) body(0, count);
+#pragma omp parallel num_threads(num_threads)
+    {
+        const int64_t thread = omp_get_thread_num();
+        const int64_t team = omp_get_num_threads();
+        body(count * thread / team, count * (thread + 1) / team);
+    }
 }
 
 // Calls body(row) for each of num_rows rows, elementwise work on row_size numbers.
@@ -42,10 +48,7 @@ void parallel_rows(int64_t num_rows, int64_t row_size, Body body) {
 template <typename Body>
 void parallel_tasks(int64_t num_tasks, int64_t work, Body body) {
     constexpr int64_t WORTH_A_THREAD = 1 << 18;
-    int64_t num_threads = 1;
-#ifdef _OPENMP
-    num_threads = std::min<int64_t>({omp_get_max_threads(), num_tasks, work / WORTH_A_THREAD + 1});
-#endif
+    const int64_t num_threads = std::min(threads_for(work, WORTH_A_THREAD), num_tasks);
     if (num_threads <= 1) {
         for (int64_t task = 0; task < num_tasks; ++task) body(task);
         return;

@@ -106,6 +106,16 @@ def test_a_compiler_that_does_not_know_the_machine_builds_for_any(
     assert answer(build.library_path()) == 42
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", build.VARIANTS, ids=" ".join)
+def test_the_kernels_compile_without_a_warning(variant: tuple[str, ...], cpu: ctypes.CDLL) -> None:
+    strict = ("-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Werror", "-fsyntax-only")
+    for source in build.SOURCE_FOLDER.glob("*.cpp"):
+        command = [*build._compiler(), *build.FLAGS, *variant, *strict, str(source)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+
+
 def test_two_processes_build_once(
     cache: Path, sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
