@@ -30,8 +30,9 @@ class PlannedStep:
         sequences: those with work, in the order of the plan's columns.
         chunks: index into the columns → (num_new_tokens, needs_sample), where these are not the
             (1, 1) of a sequence that has nothing to catch up with.
-        rows: each sequence's row; set by `close`, like `samplers`.
         forks: (source, sibling) pairs; the siblings' rows come after the others in the result.
+        rows, num_new_tokens, needs_sample: the plan's columns; set by `close`, like the next two.
+        fork_rows: rows of the siblings.
         samplers: sequences that get a token, in the order of the result.
         filled: (group, block, sequence) of each block whose hash waits for this step's result.
         readers: (block, sequence) where a sequence begins with a block that was pending then.
@@ -46,6 +47,8 @@ class PlannedStep:
         self.forks: list[tuple[Sequence, Sequence]] = []
         self.groups = [GroupChanges() for _ in range(num_groups)]
         self.rows: list[int] = []
+        self.num_new_tokens: list[int] = []
+        self.needs_sample: list[int] = []
         self.fork_rows: list[int] = []
         self.samplers: list[Sequence] = []
         self.filled: list[tuple[int, Block, Sequence]] = []
@@ -65,15 +68,6 @@ class PlannedStep:
         changes.new_blocks.append((len(self.sequences), len(blocks)))
         changes.block_ids.extend([block.block_id for block in blocks])
 
-    def columns(self) -> tuple[list[int], list[int]]:
-        """Return num_new_tokens and needs_sample."""
-        num_new_tokens = [1] * len(self.sequences)
-        needs_sample = [1] * len(self.sequences)
-        for index, (num_new, is_last) in self.chunks.items():
-            num_new_tokens[index] = num_new
-            needs_sample[index] = int(is_last)
-        return num_new_tokens, needs_sample
-
     def close(
         self, epoch: int, freed_rows: list[int], sealed: list[list[Block]]
     ) -> step_pb2.StepPlan:
@@ -83,13 +77,17 @@ class PlannedStep:
             freed_rows: rows given back since the last plan.
             sealed: for each group, the blocks whose content became final since the last plan.
         """
-        num_new_tokens, needs_sample = self.columns()
+        self.num_new_tokens = [1] * len(self.sequences)
+        self.needs_sample = [1] * len(self.sequences)
+        for index, (num_new_tokens, needs_sample) in self.chunks.items():
+            self.num_new_tokens[index] = num_new_tokens
+            self.needs_sample[index] = int(needs_sample)
         self.rows = [sequence.row for sequence in self.sequences]
         siblings = [sibling for _, sibling in self.forks]
         self.fork_rows = [sibling.row for sibling in siblings]
         self.samplers = [
             sequence
-            for sequence, sample in zip(self.sequences, needs_sample, strict=True)
+            for sequence, sample in zip(self.sequences, self.needs_sample, strict=True)
             if sample
         ]
         self.samplers += siblings
@@ -100,8 +98,8 @@ class PlannedStep:
             added_rows=[_added_row(sequence) for sequence in self.added],
             forked_rows=[_forked_row(source, sibling) for source, sibling in self.forks],
             row=self.rows,
-            num_new_tokens=num_new_tokens,
-            needs_sample=needs_sample,
+            num_new_tokens=self.num_new_tokens,
+            needs_sample=self.needs_sample,
             groups=[
                 _group_blocks(changes, len(self.rows), blocks)
                 for changes, blocks in zip(self.groups, sealed, strict=True)

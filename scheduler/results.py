@@ -50,9 +50,8 @@ def _is_due(state: SchedulerState, result: step_pb2.StepResult) -> bool:
 
 def _check(step: PlannedStep, result: step_pb2.StepResult, vocab_size: int) -> None:
     """Raise BadResult unless the result's columns are those that the plan asked for."""
-    num_new_tokens, needs_sample = step.columns()
     rows = step.rows + step.fork_rows
-    num_tokens = needs_sample + [1] * len(step.forks)
+    num_tokens = step.needs_sample + [1] * len(step.forks)
     if result.row != rows:
         raise BadResult(f"step {step.step_id} has rows {rows}, its result has {result.row}")
     for error in result.errors:
@@ -63,7 +62,7 @@ def _check(step: PlannedStep, result: step_pb2.StepResult, vocab_size: int) -> N
         raise BadResult(
             f"step {step.step_id} brings {num_tokens} tokens, its result has {result.num_tokens}"
         )
-    if result.num_computed_tokens != num_new_tokens + [0] * len(step.forks):
+    if result.num_computed_tokens != step.num_new_tokens + [0] * len(step.forks):
         raise BadResult(f"step {step.step_id}: num_computed_tokens is not what was planned")
     if len(result.token_ids) != sum(num_tokens):
         raise BadResult(
