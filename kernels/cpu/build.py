@@ -37,7 +37,7 @@ def library_path() -> Path:
 
     Raises BuildError, or OSError if the cache cannot be written.
     """
-    compiler = _compiler()
+    compiler = find_compiler()
     folder = _cache_folder()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = folder / f"kernels-{cache_key(compiler)}.so"
@@ -65,7 +65,7 @@ def cache_key(compiler: list[str]) -> str:
     return digest.hexdigest()
 
 
-def _compiler() -> list[str]:
+def find_compiler() -> list[str]:
     chosen = os.environ.get("CXX")
     for command in [chosen] if chosen else ["g++", "clang++", "c++"]:
         words = shlex.split(command)

@@ -29,7 +29,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A small source to build instead of the kernels. Skips where there is no compiler."""
     try:
-        build._compiler()
+        build.find_compiler()
     except build.BuildError as error:
         pytest.skip(str(error))
     folder = tmp_path / "sources"
@@ -49,7 +49,7 @@ def fresh_library() -> Iterator[None]:
 
 def compiler_script(folder: Path, body: str) -> Path:
     """A compiler of our own; `body` sees the arguments in $@ and the real one in $real."""
-    real = build._compiler()
+    real = build.find_compiler()
     script = folder / "compiler"
     script.write_text(f'#!/bin/sh\nreal="{" ".join(real)}"\n{body}\n')
     script.chmod(0o755)
@@ -82,7 +82,7 @@ def test_a_changed_source_is_built_anew(cache: Path, sources: Path) -> None:
 def test_the_key_knows_sources_headers_compiler_flags_and_processor(
     cache: Path, sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    compiler = build._compiler()
+    compiler = build.find_compiler()
     keys = [build.cache_key(compiler)]
     (sources / "answer.h").write_text("")
     keys.append(build.cache_key(compiler))
@@ -111,7 +111,7 @@ def test_a_compiler_that_does_not_know_the_machine_builds_for_any(
 def test_the_kernels_compile_without_a_warning(variant: tuple[str, ...], cpu: ctypes.CDLL) -> None:
     strict = ("-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Werror", "-fsyntax-only")
     for source in build.SOURCE_FOLDER.glob("*.cpp"):
-        command = [*build._compiler(), *build.FLAGS, *variant, *strict, str(source)]
+        command = [*build.find_compiler(), *build.FLAGS, *variant, *strict, str(source)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0, done.stderr
 
@@ -129,7 +129,7 @@ def test_two_processes_build_once(
         "print(build.library_path(), flush=True)\n"
     )
     cache.mkdir(parents=True)
-    lock_path = cache / f"kernels-{build.cache_key(build._compiler())}.lock"
+    lock_path = cache / f"kernels-{build.cache_key(build.find_compiler())}.lock"
     with open(lock_path, "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # Until both are under way, neither builds.
         processes = [

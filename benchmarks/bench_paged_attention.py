@@ -1,0 +1,96 @@
+"""Times paged attention on decoding and on whole prompts, in the shapes of 135M and 8B models.
+
+    python -m benchmarks.bench_paged_attention [--threads N]
+
+Decoding is bound by reading keys and values, a prompt by float32 arithmetic; the last column is the
+share of that bound, above 100 % where the cache fits into the processor's. Measures nothing if a
+result is wrong.
+"""
+
+import argparse
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from octavo.kernels.paged_attention import paged_attention, paged_attention_reference
+
+from .machine_limits import MachineLimits, measure_limits, seconds_of
+
+BLOCK_SIZE = 16
+
+
+@dataclass(frozen=True)
+class Case:
+    num_requests: int
+    seq_len: int
+    num_new: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+
+    def inputs(self, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Queries and the rest of what paged_attention takes, blocks scattered at random."""
+        blocks_each = -(-self.seq_len // BLOCK_SIZE)
+        num_blocks = self.num_requests * blocks_each
+        cache = torch.randn(2, num_blocks, BLOCK_SIZE, self.num_kv_heads, self.head_dim).to(dtype)
+        tables = torch.randperm(num_blocks).int().view(self.num_requests, blocks_each)
+        seq_lens = torch.full((self.num_requests,), self.seq_len, dtype=torch.int32)
+        starts = torch.arange(self.num_requests + 1, dtype=torch.int32) * self.num_new
+        q = torch.randn(self.num_requests * self.num_new, self.num_heads, self.head_dim).to(dtype)
+        return q, cache[0], cache[1], tables, seq_lens, starts
+
+    def flops(self) -> int:
+        num_visible = sum(range(self.seq_len - self.num_new + 1, self.seq_len + 1))
+        return 4 * self.num_requests * num_visible * self.num_heads * self.head_dim
+
+    def cache_bytes(self, dtype: torch.dtype) -> int:
+        num_tokens = self.num_requests * self.seq_len
+        return 2 * num_tokens * self.num_kv_heads * self.head_dim * dtype.itemsize
+
+
+CASES = (
+    Case(1, 256, 1, 9, 3, 64),
+    Case(64, 256, 1, 9, 3, 64),
+    Case(16, 1024, 1, 32, 8, 128),
+    Case(1, 1024, 1024, 9, 3, 64),
+    Case(1, 512, 512, 32, 8, 128),
+)
+
+
+def bench(case: Case, dtype: torch.dtype, limits: MachineLimits) -> None:
+    inputs, scale = case.inputs(dtype), case.head_dim**-0.5
+    expected = paged_attention_reference(*inputs, scale).float()
+    error = (paged_attention(*inputs, scale).float() - expected).abs().max()
+    if not error < (1e-4 if dtype == torch.float32 else 2**-5):
+        raise SystemExit(f"wrong result: error {error:.1e} in {case}")
+    ours_s = seconds_of(lambda: paged_attention(*inputs, scale))
+    bound_s = max(
+        case.flops() / limits.float32_flops, case.cache_bytes(dtype) / limits.read_bytes_per_s
+    )
+    shape = f"{case.num_heads}/{case.num_kv_heads}x{case.head_dim}"
+    print(
+        f"{str(dtype)[6:]:9}{case.num_requests:5}{case.seq_len:7}{case.num_new:6}{shape:>10}"
+        f"{ours_s * 1e6:10.0f}{case.flops() / ours_s / 1e9:8.1f}"
+        f"{case.cache_bytes(dtype) / ours_s / 1e9:8.1f}{bound_s / ours_s:8.0%}"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    torch.set_num_threads(parser.parse_args().threads)
+    torch.manual_seed(0)
+    limits = measure_limits()
+    print(limits)
+    print(
+        f"{'':9}{'reqs':>5}{'length':>7}{'new':>6}{'heads':>10}"
+        f"{'µs':>10}{'GF/s':>8}{'GB/s':>8}{'bound':>8}"
+    )
+    for dtype in (torch.float32, torch.bfloat16):
+        for case in CASES:
+            bench(case, dtype, limits)
+
+
+if __name__ == "__main__":
+    main()

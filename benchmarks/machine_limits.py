@@ -1,0 +1,92 @@
+"""Measures what this machine can do at most, so that a kernel's speed can be told as a share of it.
+
+    python -m benchmarks.machine_limits [--threads N]
+
+Peak multiply-adds come from registers alone, the bandwidth from reading more than caches hold.
+"""
+
+import argparse
+import ctypes
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from octavo.kernels.cpu import build
+
+_SOURCE = Path(__file__).with_suffix(".cpp")
+
+
+@dataclass(frozen=True)
+class MachineLimits:
+    """For the number of threads that torch is set to."""
+
+    num_threads: int
+    float32_flops: float
+    bfloat16_flops: float
+    read_bytes_per_s: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.num_threads} threads: float32 {self.float32_flops / 1e9:.0f} GF/s, "
+            f"bfloat16 {self.bfloat16_flops / 1e9:.0f} GF/s, "
+            f"memory {self.read_bytes_per_s / 1e9:.1f} GB/s"
+        )
+
+
+def seconds_of(run: Callable[[], object], *, budget_s: float = 0.5) -> float:
+    """The shortest of as many runs as fit in the budget, after one to warm up."""
+    run()
+    best = float("inf")
+    end = time.perf_counter() + budget_s
+    while time.perf_counter() < end:
+        start = time.perf_counter()
+        run()
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def measure_limits() -> MachineLimits:
+    library = _build()
+    num_threads = torch.get_num_threads()
+    sink = torch.zeros(16 * num_threads)
+    data = torch.ones(64 * 2**20)
+    count = 200_000
+    float32_s = seconds_of(lambda: library.multiply_add_float32(count, _pointer(sink)))
+    bfloat16_s = seconds_of(lambda: library.multiply_add_bfloat16(count, _pointer(sink)))
+    read = (_pointer(data), ctypes.c_int64(data.numel()), _pointer(sink))
+    read_s = seconds_of(lambda: library.read_memory(*read))
+    return MachineLimits(
+        num_threads=num_threads,
+        float32_flops=2 * count * library.float32_per_count() * num_threads / float32_s,
+        bfloat16_flops=2 * count * library.bfloat16_per_count() * num_threads / bfloat16_s,
+        read_bytes_per_s=data.numel() * data.element_size() / read_s,
+    )
+
+
+def _build() -> ctypes.CDLL:
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "machine_limits.so"
+        command = [*build.find_compiler(), *build.FLAGS, *build.VARIANTS[0], "-shared"]
+        command += [f"-I{build.SOURCE_FOLDER}", str(_SOURCE), "-o", str(target)]
+        subprocess.run(command, check=True, timeout=60)
+        return ctypes.CDLL(str(target))
+
+
+def _pointer(tensor: torch.Tensor) -> ctypes.c_void_p:
+    return ctypes.c_void_p(tensor.data_ptr())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    torch.set_num_threads(parser.parse_args().threads)
+    print(measure_limits())
+
+
+if __name__ == "__main__":
+    main()
