@@ -1,6 +1,7 @@
 """uvicorn's HTTP/1.1 connection with limits on headers and slow clients, and our error bodies.
 
-uvicorn's protocol over httptools accepts headers of any size, at any pace (0.54).
+uvicorn's protocol over httptools accepts headers of any size, at any pace, and waits for a client
+that does not read for as long as the client likes (0.54).
 """
 
 import asyncio
@@ -10,13 +11,17 @@ from httptools import HttpParserError
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from .errors import http_error_body
-from .limits import HEADER_TIMEOUT_S, LINGER_S, MAX_HEADER_BYTES, MAX_HEADERS
+from .limits import HEADER_TIMEOUT_S, LINGER_S, MAX_HEADER_BYTES, MAX_HEADERS, STALL_S
 
 
 class LimitedHttpProtocol(HttpToolsProtocol):
-    """One connection. A timer runs while headers are awaited, and while an answered body drains."""
+    """One connection. A timer runs while headers are awaited, and while an answered body drains.
+
+    Another runs while what was written is not read.
+    """
 
     _timer: asyncio.TimerHandle | None = None
+    _stall_timer: asyncio.TimerHandle | None = None
     _num_header_bytes = 0
     _are_headers_complete = False
     _are_headers_too_large = False
@@ -27,7 +32,17 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
+        self._stop_stall_timer()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        # Not close(), which would wait for the client to read.
+        self._stall_timer = self.loop.call_later(STALL_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        self._stop_stall_timer()
+        super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
         if self._are_headers_complete:
@@ -90,3 +105,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _stop_stall_timer(self) -> None:
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None

@@ -20,6 +20,8 @@ KEEP_ALIVE_S = 75
 """How long a connection may stay idle between requests."""
 LINGER_S = 30.0
 """How long a client may go on sending a body that was answered before its end."""
+STALL_S = 60.0
+"""How long a client may leave what was written to it unread; the router gives up before (30 s)."""
 
 MAX_PROMPTS = 32
 """Prompts in one completions request; each is a request of its own to the router."""

@@ -2,11 +2,14 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 
 import pytest
 
 from octavo.gateway.limits import MAX_HEADER_BYTES, MAX_HEADERS
+from octavo.v1.inference_pb2 import Delta, StreamEvent
 from tests.gateway.conftest import Gateway
+from tests.gateway.fake_router import FakeRouter, Request, started
 from tests.gateway.raw_http import RawConnection, connect
 
 GET = b"GET /health HTTP/1.1\r\nhost: x\r\n"
@@ -72,6 +75,26 @@ async def test_the_second_request_of_a_connection_may_not_be_slow_either(
         monkeypatch.setattr("octavo.gateway.http_protocol.HEADER_TIMEOUT_S", 0.01)
         await connection.send(b"GET /heal")
         assert await connection.read_to_end() == b'{"status":"ok"}'
+
+
+async def endless_answer(_: Request) -> AsyncIterator[StreamEvent]:
+    yield started()
+    while True:
+        yield StreamEvent(delta=Delta(text="x" * 10_000, num_tokens=1))
+
+
+async def test_a_client_that_does_not_read_its_answer_is_given_up(
+    gateway: Gateway, fake_router: FakeRouter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("octavo.gateway.http_protocol.STALL_S", 0.05)
+    fake_router.script = endless_answer
+    async with connect(gateway.port) as connection:
+        body = {"model": "m", "prompt": "x", "stream": True}
+        await connection.post("/v1/completions", body)
+        assert await connection.read_head() == 200
+        await fake_router.cancelled.get()
+        answer = await connection.read_to_end()
+        assert not answer.endswith(b"0\r\n\r\n"), "it was cut, not completed"
 
 
 async def test_what_is_no_http_gets_an_error_body(gateway_alone: Gateway) -> None:
