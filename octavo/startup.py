@@ -15,6 +15,8 @@ from .logs import configure_logging
 from .run import run
 from .settings import ProcessSettings
 
+log = structlog.get_logger()
+
 SettingsT = TypeVar("SettingsT", bound=ProcessSettings)
 
 
@@ -29,22 +31,30 @@ class StartupError(Exception):
 class StartupReport:
     """Reports finished stages, with the seconds each took, and readiness.
 
-    One JSON object a line on a pipe: {"stage", "seconds"}, then {"ready"} or {"failed"}.
+    One JSON object a line on a pipe: {"stage", "seconds"}, then {"ready"} or {"failed"}. A process
+    that was started by hand has no pipe, and says so in its log. What comes after the end of the
+    start, when a process that is ready attaches again, is not reported.
     """
 
     ready_fd: int | None
     """The pipe's writing end; None where nobody listens."""
     _since: float = field(default_factory=time.monotonic)
+    _is_over: bool = False
 
     def stage(self, text: str) -> None:
         """Report that what `text` names is done; its time began where the last stage ended."""
         now = time.monotonic()
-        self._write({"stage": text, "seconds": round(now - self._since, 3)})
+        seconds = round(now - self._since, 3)
+        self._write({"stage": text, "seconds": seconds})
+        if self.ready_fd is None and not self._is_over:
+            log.info(text, seconds=seconds)
         self._since = now
 
     def ready(self, text: str = "") -> None:
         """Report that the process can serve, and close the pipe."""
         self._write({"ready": text})
+        if self.ready_fd is None and not self._is_over:
+            log.info("ready")
         self._close()
 
     def failed(self, reason: str) -> None:
@@ -57,6 +67,7 @@ class StartupReport:
             os.write(self.ready_fd, json.dumps(message).encode() + b"\n")
 
     def _close(self) -> None:
+        self._is_over = True
         if self.ready_fd is not None:
             os.close(self.ready_fd)
             self.ready_fd = None
@@ -79,6 +90,6 @@ def run_service(
     try:
         run(serve(settings, report), use_uvloop=use_uvloop)
     except StartupError as error:
-        structlog.get_logger().error(str(error), process=name)
+        log.error(str(error), process=name)
         report.failed(str(error))
         sys.exit(1)

@@ -1,0 +1,49 @@
+"""What a process says of its start: on the pipe of `octavo serve`, or else in its log."""
+
+import json
+import os
+from collections.abc import Callable
+
+import pytest
+import structlog
+
+from octavo.startup import StartupReport
+
+
+def start_twice(report: StartupReport) -> None:
+    """Start, and do once more what is done again later, as a router does that was detached."""
+    for _ in range(2):
+        report.stage("listening")
+        report.ready("here")
+
+
+def test_stages_go_to_the_pipe_until_the_process_is_ready() -> None:
+    read_fd, write_fd = os.pipe()
+    with structlog.testing.capture_logs() as logged:
+        start_twice(StartupReport(write_fd))
+    with open(read_fd) as pipe:
+        stage, ready = map(json.loads, pipe)
+    assert stage["stage"] == "listening" and stage["seconds"] >= 0
+    assert ready == {"ready": "here"}
+    assert logged == []
+
+
+def test_without_a_pipe_stages_go_to_the_log() -> None:
+    with structlog.testing.capture_logs() as logged:
+        start_twice(StartupReport(None))
+    assert [entry["event"] for entry in logged] == ["listening", "ready"]
+
+
+@pytest.mark.parametrize(
+    ("end", "message"),
+    [(StartupReport.ready, {"ready": "text"}), (StartupReport.failed, {"failed": "text"})],
+)
+def test_the_end_closes_the_pipe(
+    end: Callable[[StartupReport, str], None], message: dict[str, str]
+) -> None:
+    read_fd, write_fd = os.pipe()
+    end(StartupReport(write_fd), "text")
+    with open(read_fd) as pipe:
+        assert json.loads(pipe.read()) == message
+    with pytest.raises(OSError):
+        os.fstat(write_fd)
