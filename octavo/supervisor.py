@@ -30,6 +30,7 @@ class Supervisor:
             restarts: when one that ended is started again.
         """
         self._end_timeout_s = end_timeout_s
+        self._console = console
         self._members = [ClusterMember(command, console, restarts) for command in commands]
         self._stopping = asyncio.Event()
         self._is_killed = False
@@ -75,4 +76,6 @@ class Supervisor:
             self._is_killed = True
             for member in self._members:
                 member.kill()
+        else:
+            self._console.say("Stopping: running requests finish first; a second signal cuts them.")
         self._stopping.set()

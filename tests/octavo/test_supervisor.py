@@ -167,6 +167,8 @@ async def test_a_second_signal_kills_what_still_drains() -> None:
     await console.shows("first", "asked to end")
     signal_us(signal.SIGINT)
     assert not await running
+    (said,) = console.lines_of("")
+    assert "a second signal cuts them" in said
     assert console.lines_of("second") == []
 
 
