@@ -181,7 +181,9 @@ def _what_is_near(path: Path) -> str:
         return f"{parent} is a file, not a directory."
     names = [entry.name for entry in parent.iterdir()]
     if near := difflib.get_close_matches(missing, names, n=1):
-        return f"{parent} has no {missing}. Did you mean {parent / near[0]}?"
+        return (
+            f"the directory {parent} has nothing called {missing}. Did you mean {parent / near[0]}?"
+        )
     if difflib.get_close_matches(str(path), [DEMO_NAME]):
-        return f"{parent} has no {missing}. Did you mean {DEMO_NAME}?"
-    return f"{parent} has no {missing}."
+        return f"the directory {parent} has nothing called {missing}. Did you mean {DEMO_NAME}?"
+    return f"the directory {parent} has nothing called {missing}."

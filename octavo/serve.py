@@ -54,6 +54,7 @@ def main(
 def _serve(model: str, names: tuple[str, ...], settings: ServeSettings, console: Console) -> int:
     """Run the cluster; return the exit status."""
     started_s = time.monotonic()
+    _check_ports_differ(settings)
     check_port_is_free(settings.host, settings.port, "--port")
     check_port_is_free(settings.host, settings.grpc_port, "--grpc-port")
     check_port_is_free("127.0.0.1", settings.metrics_port, "--metrics-port")
@@ -73,6 +74,15 @@ def _serve(model: str, names: tuple[str, ...], settings: ServeSettings, console:
 
         has_drained = asyncio.run(supervisor.run(announce))
     return 0 if has_drained else 1
+
+
+def _check_ports_differ(settings: ServeSettings) -> None:
+    """Raise StartupError for two flags that ask for one port."""
+    flags: dict[int, str] = {}
+    for name in ("port", "grpc_port", "metrics_port"):
+        port, flag = getattr(settings, name), "--" + name.replace("_", "-")
+        if port and flags.setdefault(port, flag) != flag:
+            raise StartupError(f"{flags[port]} and {flag} are both {port}; choose two ports.")
 
 
 def _announcement(cluster: Cluster, seconds: float) -> str:

@@ -52,8 +52,11 @@ def test_a_directory_and_a_gguf_file_are_themselves(tmp_path: Path) -> None:
     ("name", "complaint"),
     [
         ("{}/modles/llama", r"no model at .*/modles/llama: .* Did you mean .*/models\?"),
-        ("{}/models/lama.gguf", r"has no lama\.gguf\. Did you mean .*/models/llama\.gguf\?"),
-        ("{}/models/nothing-like-it", r"/models has no nothing-like-it\.$"),
+        (
+            "{}/models/lama.gguf",
+            r"has nothing called lama\.gguf\. Did you mean .*/models/llama\.gguf\?",
+        ),
+        ("{}/models/nothing-like-it", r"/models has nothing called nothing-like-it\.$"),
         ("{}/models/llama.gguf/x", r"llama\.gguf is a file, not a directory"),
         ("{}/models/notes.txt", r"neither a model directory nor a \.gguf file"),
         ("meta-llama/Llama-3.2-1B", r"Downloading from Hugging Face is not offered yet"),

@@ -29,11 +29,19 @@ def test_a_port_in_use_is_told_before_anything_starts(capsys: pytest.CaptureFixt
     assert "--port" in shown and shown.count("\n") == 1
 
 
+def test_two_flags_with_one_port_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    port = free_port()
+    assert main("demo", settings=ServeSettings(port=port, grpc_port=port)) == 1
+    assert capsys.readouterr().err == (
+        f"octavo: --port and --grpc-port are both {port}; choose two ports.\n"
+    )
+
+
 def test_a_model_that_does_not_exist_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     settings = ServeSettings(port=free_port(), grpc_port=free_port())
     assert main("/no/such/model.gguf", settings=settings) == 1
     assert capsys.readouterr().err == (
-        "octavo: there is no model at /no/such/model.gguf: / has no no.\n"
+        "octavo: there is no model at /no/such/model.gguf: the directory / has nothing called no.\n"
     )
 
 
