@@ -81,7 +81,8 @@ class _Helper:
     async def start(cls, source: TemplateSource, max_characters: int) -> "_Helper":
         helper = cls(
             await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "octavo.router.template_helper"),
+                # -P: no module is taken from the directory that the router was started in.
+                *(sys.executable, "-P", "-m", "octavo.router.template_helper"),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 # It may quote the conversation.

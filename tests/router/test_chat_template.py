@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
 from transformers.utils.chat_template_utils import render_jinja_template
@@ -130,6 +131,15 @@ async def test_a_client_that_leaves_does_not_shift_the_answers(start: Start) -> 
     for task in tasks[::2]:
         task.cancel()
     assert await asyncio.gather(*tasks[1::2]) == [str(number) for number in range(1, 20, 2)]
+
+
+async def test_modules_in_the_working_directory_are_left_alone(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "minijinja.py").write_text("raise SystemExit('not this one')")
+    monkeypatch.chdir(tmp_path)
+    template = await start("{{ messages[0].content }}")
+    assert await template.render([{"role": "user", "content": "hi"}]) == "hi"
 
 
 async def test_a_template_that_cannot_be_parsed_stops_the_start(start: Start) -> None:
