@@ -40,14 +40,9 @@ def paged_attention(
     if cpu is None:
         args = (q, k_cache, v_cache, block_tables, seq_lens, query_start_loc, scale)
         return paged_attention_reference(*args)
-    num_tokens, num_heads, head_dim = q.shape
+    _check(q, k_cache, v_cache, block_tables, seq_lens, query_start_loc)
+    _, num_heads, head_dim = q.shape
     _, block_size, num_kv_heads, _ = k_cache.shape
-    assert q.stride(2) == 1 and q.stride(1) == head_dim, q.stride()
-    for cache in (k_cache, v_cache):
-        assert cache.is_contiguous() and cache.dtype == q.dtype, cache.dtype
-    assert num_heads % num_kv_heads == 0, (num_heads, num_kv_heads)
-    for table in (block_tables, seq_lens, query_start_loc):
-        assert table.dtype == torch.int32 and table.stride(-1) == 1, table.dtype
     out = torch.empty(q.shape, dtype=q.dtype)
     cpu.paged_attention(
         q.data_ptr(),
@@ -97,3 +92,25 @@ def paged_attention_reference(
         weights = scores.masked_fill(is_later, -torch.inf).softmax(dim=-1)
         out[queries] = torch.einsum("hqk,khd->qhd", weights, gathered(v_cache)).to(q.dtype)
     return out
+
+
+def _check(
+    q: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    block_tables: Tensor,
+    seq_lens: Tensor,
+    query_start_loc: Tensor,
+) -> None:
+    _, num_heads, head_dim = q.shape
+    num_kv_heads = k_cache.shape[2]
+    assert q.stride()[1:] == (head_dim, 1), q.stride()
+    assert k_cache.shape == v_cache.shape and k_cache.shape[3] == head_dim, k_cache.shape
+    assert k_cache.is_contiguous() and v_cache.is_contiguous()
+    assert k_cache.dtype == v_cache.dtype == q.dtype, k_cache.dtype
+    assert block_tables.dtype == seq_lens.dtype == query_start_loc.dtype == torch.int32
+    assert len(block_tables) == len(seq_lens) == len(query_start_loc) - 1, block_tables.shape
+    assert block_tables.stride(1) == 1, block_tables.stride()
+    # What the scratch memory of the C++ kernel is made for.
+    assert num_heads % num_kv_heads == 0 and num_heads <= 64 * num_kv_heads, num_heads
+    assert head_dim <= 256, head_dim

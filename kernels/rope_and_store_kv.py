@@ -36,12 +36,7 @@ def rope_and_store_kv(
     if cpu is None:
         args = (q, k, v, cos_sin, positions, k_cache, v_cache, slot_mapping)
         return rope_and_store_kv_reference(*args)
-    for heads in (q, k, v):
-        assert heads.stride(2) == 1 and heads.stride(1) == heads.shape[2], heads.stride()
-    for cache in (k_cache, v_cache):
-        assert cache.is_contiguous() and cache.dtype == k.dtype == v.dtype == q.dtype, cache.dtype
-    assert positions.dtype == slot_mapping.dtype == torch.int64
-    assert cos_sin.dtype == torch.float32 and cos_sin.is_contiguous()
+    _check(q, k, v, cos_sin, positions, k_cache, v_cache, slot_mapping)
     num_tokens, num_heads, head_dim = q.shape
     cpu.rope_and_store_kv(
         q.data_ptr(),
@@ -82,3 +77,24 @@ def rope_and_store_kv_reference(
     q.copy_(rotated(q))
     k_cache.flatten(0, 1)[slot_mapping] = rotated(k)
     v_cache.flatten(0, 1)[slot_mapping] = v
+
+
+def _check(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cos_sin: Tensor,
+    positions: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    slot_mapping: Tensor,
+) -> None:
+    num_tokens, _, head_dim = q.shape
+    assert q.stride()[1:] == k.stride()[1:] == v.stride()[1:] == (head_dim, 1), q.stride()
+    assert k_cache.shape[2:] == v_cache.shape[2:] == k.shape[1:] == v.shape[1:], k_cache.shape
+    assert k_cache.is_contiguous() and v_cache.is_contiguous()
+    assert k_cache.dtype == v_cache.dtype == k.dtype == v.dtype == q.dtype, k_cache.dtype
+    assert positions.dtype == slot_mapping.dtype == torch.int64, positions.dtype
+    assert positions.shape == slot_mapping.shape == (num_tokens,), positions.shape
+    assert cos_sin.dtype == torch.float32 and cos_sin.is_contiguous()
+    assert cos_sin.shape[1] == head_dim and head_dim % 2 == 0, cos_sin.shape
