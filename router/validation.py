@@ -11,6 +11,7 @@ from octavo.v1 import common_pb2, inference_pb2, scheduling_pb2
 MAX_OUTPUTS = 8
 MAX_STOP_STRINGS = 16
 MAX_STOP_STRING_BYTES = 256
+MAX_STOP_TOKEN_IDS = 256
 MAX_REQUEST_ID_CHARACTERS = 128
 
 # No tokenizer needs more for what fits a context, by far; and more would only cost time.
@@ -179,6 +180,11 @@ def _valid_stop_strings(stop_strings: Sequence[str]) -> tuple[str, ...]:
 def _valid_stop_token_ids(
     token_ids: Sequence[int], model: scheduling_pb2.ModelInfo
 ) -> frozenset[int]:
+    _check(
+        len(token_ids) <= MAX_STOP_TOKEN_IDS,
+        "stop_token_ids",
+        f"stop_token_ids has {len(token_ids)} ids; at most {MAX_STOP_TOKEN_IDS} are taken",
+    )
     check_token_ids(token_ids, "stop_token_ids", model)
     return frozenset(token_ids)
 

@@ -48,6 +48,11 @@ def options(change: Callable[[GenerationOptions], object]) -> GenerationOptions:
             "stop_token_ids",
             "stop_token_ids has the token id 50; the model's ids are below 50",
         ),
+        (
+            lambda o: o.stop.stop_token_ids.extend([1] * 257),
+            "stop_token_ids",
+            "stop_token_ids has 257 ids; at most 256",
+        ),
         (lambda o: setattr(o, "priority", -1), "priority", "--scheduling-policy priority"),
         (lambda o: setattr(o, "request_id", "é"), "request_id", "128 printable ASCII"),
         (lambda o: setattr(o, "request_id", "a\n"), "request_id", "128 printable ASCII"),
@@ -72,7 +77,7 @@ def test_a_wrong_option_is_named(
         lambda o: setattr(o.stop, "max_tokens", 1),
         lambda o: setattr(o, "n", 8),
         lambda o: o.stop.stop.extend(["x"] * 15 + ["é" * 128]),
-        lambda o: o.stop.stop_token_ids.append(49),
+        lambda o: o.stop.stop_token_ids.extend([49] * 256),
         lambda o: setattr(o, "request_id", "~" * 128),
     ],
 )
