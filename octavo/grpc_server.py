@@ -9,12 +9,17 @@ from grpc_reflection.v1alpha import reflection
 
 MAX_RECEIVE_BYTES = 4 * 1024 * 1024
 MAX_SEND_BYTES = 16 * 1024 * 1024
+_MAX_PENDING_CALLS = 16_384
 
 SERVER_OPTIONS = [
     ("grpc.max_receive_message_length", MAX_RECEIVE_BYTES),
     ("grpc.max_send_message_length", MAX_SEND_BYTES),
     ("grpc.max_metadata_size", 16 * 1024),
     ("grpc.max_concurrent_streams", 1000),
+    # Left to itself gRPC drops calls at random, with a bare CANCELLED, once 1,000 are not taken up
+    # yet. A burst is to wait, and what is too much is to be refused with a reason.
+    ("grpc.server.max_pending_requests", _MAX_PENDING_CALLS),
+    ("grpc.server.max_pending_requests_hard_limit", _MAX_PENDING_CALLS),
     # A frozen peer is noticed only with all three; the last is what bounds it.
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),

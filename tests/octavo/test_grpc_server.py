@@ -1,0 +1,38 @@
+"""octavo.grpc_server over real sockets."""
+
+import asyncio
+import tempfile
+from collections.abc import Iterator
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from octavo.grpc_server import CHANNEL_OPTIONS, grpc_server
+
+NUM_CONNECTIONS, NUM_CALLS_EACH = 3, 800
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    # Not tmp_path: a socket's path may have 107 bytes.
+    with tempfile.TemporaryDirectory() as folder:
+        yield f"unix:{folder}/server.sock"
+
+
+async def test_every_call_of_a_burst_is_answered(address: str) -> None:
+    """Left to itself gRPC drops some once 1,000 wait to be taken up, and says CANCELLED."""
+    options = [*CHANNEL_OPTIONS, ("grpc.use_local_subchannel_pool", 1)]
+    async with grpc_server(address, {}, grace_s=0):
+        channels = [
+            grpc.aio.insecure_channel(address, options=options) for _ in range(NUM_CONNECTIONS)
+        ]
+        calls = [
+            health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+            for channel in channels
+            for _ in range(NUM_CALLS_EACH)
+        ]
+        answers = await asyncio.gather(*calls)
+        assert len(answers) == NUM_CONNECTIONS * NUM_CALLS_EACH
+        for channel in channels:
+            await channel.close()
