@@ -213,14 +213,12 @@ class Rows:
         """Take the sampling parameters over, with the defaults of common.proto."""
         temperature = sampling.temperature if sampling.HasField("temperature") else 1.0
         top_p = sampling.top_p if sampling.HasField("top_p") else 1.0
-        if not (0.0 <= temperature < math.inf and 0.0 < top_p <= 1.0 and sampling.top_k <= TRAP):
-            raise BadPlan(
-                f"row {row} is added with temperature {temperature}, top_p {top_p} and top_k"
-                f" {sampling.top_k}"
-            )
+        if not (0.0 <= temperature < math.inf and 0.0 < top_p <= 1.0):
+            raise BadPlan(f"row {row} is added with temperature {temperature} and top_p {top_p}")
         self._undo.write(self.temperature, row, temperature)
         self._undo.write(self.top_p, row, top_p)
-        self._undo.write(self.top_k, row, sampling.top_k)
+        # To keep more tokens than there are is to keep all, and the column could not hold it.
+        self._undo.write(self.top_k, row, min(sampling.top_k, self.limits.vocab_size))
 
     def _columns(self, plan: step_pb2.StepPlan) -> PlanColumns:
         row, num_new, sample = (

@@ -23,6 +23,15 @@ def test_an_added_row_holds_its_tokens_blocks_and_sampling(rows: Rows) -> None:
     assert (rows.temperature[0], rows.top_p[0], rows.top_k[0], rows.seed[0]) == (0, 1, 0, 7)
 
 
+def test_a_row_that_keeps_more_tokens_than_there_are_keeps_all() -> None:
+    rows = Rows(LIMITS)
+    first = plan(1, [(0, 1, 1)])
+    first.added_rows.append(added(0, [1], [0]))
+    first.added_rows[0].sampling.top_k = 2**32 - 1
+    run(rows, first)
+    assert rows.top_k[0] == LIMITS.vocab_size
+
+
 def test_a_plan_that_goes_on_says_only_what_is_new(rows: Rows) -> None:
     run(rows, plan(3, [(0, 1, 1), (1, 1, 1)]), token_id=8)
     assert rows.token_ids[1, : rows.num_tokens[1]].tolist() == [6, 7, 9, 8]
