@@ -43,10 +43,11 @@ check: install
 	$(BIN)/python tests/file_sizes.py
 
 test-fast: install
-	$(BIN)/pytest -m "not slow and not gpu"
+	$(BIN)/pytest -n auto -m "not slow and not gpu"
 
-test: install
-	$(BIN)/pytest -m "not gpu"
+# The slow ones start whole clusters, which want the cores for themselves: one after another.
+test: test-fast
+	$(BIN)/pytest -m "slow and not gpu" --durations=15
 
 serve: install
 	$(BIN)/octavo serve demo
