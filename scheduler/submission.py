@@ -1,15 +1,20 @@
-"""From the wire to a Request: every field is checked before anything is kept."""
+"""From the wire to a Request: every field is checked before anything is kept.
+
+What a worker would refuse is refused here: a refused plan costs all requests in it a new worker.
+"""
 
 from array import array
+from collections.abc import Sequence as Values
 
 from octavo.block_hash import HASH_BYTES, BlockHash, extend_chain, root_hash
 from octavo.errors import InvalidArgument, Unsupported
-from octavo.v1 import scheduling_pb2
+from octavo.v1 import common_pb2, scheduling_pb2
 
 from .config import SchedulerConfig
 from .request import Request, Sequence, TokenEntry
 
 KEY_BYTES = 16
+MAX_TEMPERATURE = 2
 
 
 def check_request(submit: scheduling_pb2.SubmitRequest, config: SchedulerConfig) -> None:
@@ -28,6 +33,7 @@ def check_request(submit: scheduling_pb2.SubmitRequest, config: SchedulerConfig)
             " shorten the prompt.",
             field="prompt",
         )
+    _check_token_ids(submit.prompt_token_ids, "prompt", config)
     if not 1 <= submit.n <= config.max_num_seqs:
         raise InvalidArgument(
             f"n is {submit.n}; it has to lie in 1..{config.max_num_seqs}.", field="n"
@@ -39,10 +45,34 @@ def check_request(submit: scheduling_pb2.SubmitRequest, config: SchedulerConfig)
         )
     if submit.max_tokens < 1:
         raise InvalidArgument("max_tokens is 0; it has to be at least 1.", field="max_tokens")
-    if submit.media or submit.HasField("grammar"):
-        raise Unsupported("This scheduler takes neither media nor grammars; leave them out.")
+    if submit.adapter or submit.media or submit.HasField("grammar"):
+        raise Unsupported("This scheduler takes no adapters, media or grammars; leave them out.")
+    _check_sampling(submit.sampling)
     _check_hashes(submit, config)
     _check_delivered(submit, config)
+
+
+def _check_token_ids(token_ids: Values[int], field: str, config: SchedulerConfig) -> None:
+    largest = max(token_ids, default=0)
+    if largest >= config.vocab_size:
+        raise InvalidArgument(
+            f"The {field} has the token id {largest}; the model's ids are below"
+            f" {config.vocab_size}.",
+            field=field,
+        )
+
+
+def _check_sampling(sampling: common_pb2.SamplingParams) -> None:
+    # Not a number is not between anything.
+    if sampling.HasField("temperature") and not 0 <= sampling.temperature <= MAX_TEMPERATURE:
+        raise InvalidArgument(
+            f"temperature is {sampling.temperature:g}; it has to lie in 0..{MAX_TEMPERATURE}.",
+            field="temperature",
+        )
+    if sampling.HasField("top_p") and not 0 < sampling.top_p <= 1:
+        raise InvalidArgument(
+            f"top_p is {sampling.top_p:g}; it has to be above 0 and at most 1.", field="top_p"
+        )
 
 
 def _check_hashes(submit: scheduling_pb2.SubmitRequest, config: SchedulerConfig) -> None:
@@ -62,6 +92,7 @@ def _check_delivered(submit: scheduling_pb2.SubmitRequest, config: SchedulerConf
         )
     limit = _max_output_tokens(submit, config)
     for delivered in submit.delivered:
+        _check_token_ids(delivered.token_ids, "delivered", config)
         if len(delivered.token_ids) > limit:
             raise InvalidArgument(
                 f"Output {delivered.output_index} has {len(delivered.token_ids)} tokens delivered"

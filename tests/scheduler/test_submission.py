@@ -8,9 +8,8 @@ from octavo.errors import InvalidArgument, Overloaded, RequestError, Unsupported
 from octavo.scheduler.config import GroupConfig
 from octavo.scheduler.scheduler import Scheduler
 from octavo.v1 import scheduling_pb2
-
-from .driver import Driver, config
-from .stream_model import expected_output
+from tests.scheduler.driver import Driver, config
+from tests.scheduler.stream_model import expected_output
 
 Change = Callable[[scheduling_pb2.SubmitRequest], object]
 
@@ -26,6 +25,12 @@ def valid_request() -> scheduling_pb2.SubmitRequest:
     [
         (lambda r: r.ClearField("prompt_token_ids"), "prompt", "no tokens"),
         (lambda r: r.prompt_token_ids.extend([1] * 62), "prompt", "64 tokens and the context"),
+        (lambda r: r.prompt_token_ids.append(8), "prompt", "token id 8; .* below 8"),
+        (lambda r: r.delivered.add(token_ids=[9]), "delivered", "token id 9"),
+        (lambda r: setattr(r.sampling, "temperature", -0.5), "temperature", "is -0.5"),
+        (lambda r: setattr(r.sampling, "temperature", float("nan")), "temperature", "is nan"),
+        (lambda r: setattr(r.sampling, "top_p", 0), "top_p", "is 0"),
+        (lambda r: setattr(r.sampling, "top_p", 1.5), "top_p", "is 1.5"),
         (lambda r: setattr(r, "n", 0), "n", "n is 0"),
         (lambda r: setattr(r, "n", 9), "n", "1..8"),
         (lambda r: r.seeds.append(1), "seed", "2 seeds for n = 1"),
@@ -46,7 +51,13 @@ def test_wrong_field_is_named(change: Change, field: str, words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [lambda r: r.media.add(), lambda r: r.grammar.SetInParent()], ids=["media", "grammar"]
+    "change",
+    [
+        lambda r: r.media.add(),
+        lambda r: r.grammar.SetInParent(),
+        lambda r: setattr(r, "adapter", "a"),
+    ],
+    ids=["media", "grammar", "adapter"],
 )
 def test_what_is_not_offered_is_refused(change: Change) -> None:
     request = valid_request()
