@@ -116,22 +116,7 @@ def _is_ready(state: SchedulerState, sequence: Sequence) -> bool:
         return False
     if sequence.num_expected_tokens >= sequence.token_limit:
         return False
-    if state.last_step_in_flight(sequence) is not None:
-        return False
-    return not _will_be_forked(sequence)
-
-
-def _will_be_forked(sequence: Sequence) -> bool:
-    """Whether another output of the request is computing the prompt for this one too."""
-    request = sequence.request
-    if len(request.sequences) == 1 or sequence.output_token_ids:
-        return False
-    return any(
-        other.status is SequenceStatus.RUNNING
-        and other.num_computed_tokens < request.num_prompt_tokens
-        and not other.output_token_ids
-        for other in request.sequences
-    )
+    return state.last_step_in_flight(sequence) is None
 
 
 def _start(state: SchedulerState, sequence: Sequence, step: PlannedStep, now_ns: int) -> None:
@@ -165,9 +150,10 @@ def _compute(
 
 
 def _fork(state: SchedulerState, source: Sequence, step: PlannedStep) -> None:
-    """Let outputs of the request that wait at its prompt's end begin with the source's blocks.
+    """Let outputs of the request that have not begun share the prompt that the source completes.
 
-    As many as there are rows for; the others find the prompt in the prefix cache later.
+    As many as there are rows for; the others find the prompt in the prefix cache later. None has
+    begun beside the source, because a prompt that is not completed takes the whole budget.
     """
     for sibling in source.request.sequences:
         if not state.running.has_free_row:

@@ -7,9 +7,8 @@ from octavo.block_hash import extend_chain, root_hash
 from octavo.scheduler.config import GroupConfig, SchedulerConfig
 from octavo.scheduler.journal import JournaledScheduler, replay
 from octavo.v1 import scheduling_pb2, step_pb2
-
-from .fake_worker import VOCAB_SIZE, FakeWorker
-from .stream_model import OpenRequest
+from tests.scheduler.fake_worker import VOCAB_SIZE, FakeWorker
+from tests.scheduler.stream_model import OpenRequest
 
 ROUTER = b"router-a"
 
@@ -168,6 +167,12 @@ class Driver:
             assert not stream.is_aborted or stream.reason is not None, "an abort had no effect"
 
     def set_window(self, key: bytes, output_index: int, max_position: int) -> None:
+        """Open a window, or let it end, beyond what is on its way."""
+        streams = self.requests[key].streams
+        if output_index < len(streams):
+            stream = streams[output_index]
+            on_their_way = len(stream.token_ids) + len(self.results)
+            stream.max_position = max(max_position, stream.max_position or on_their_way)
         self.scheduler.set_window(
             scheduling_pb2.Window(
                 request_key=key, output_index=output_index, max_position=max_position

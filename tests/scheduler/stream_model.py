@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from octavo.v1 import common_pb2, scheduling_pb2
-
-from .fake_worker import next_token
+from tests.scheduler.fake_worker import next_token
 
 
 @dataclass(slots=True)
@@ -20,6 +19,8 @@ class Stream:
     has_failed: bool = False
     """The worker reported an error for it."""
     is_aborted: bool = False
+    max_position: int | None = None
+    """Where the router's window ends."""
 
 
 @dataclass(slots=True)
@@ -57,6 +58,7 @@ class OpenRequest:
         history = [*self.submit.prompt_token_ids, *stream.token_ids]
         assert token_id == next_token(history, self.submit.seeds[output_index]), "a wrong token"
         assert not self.is_complete(stream), "a token came after the last one"
+        assert stream.max_position is None or position < stream.max_position, "a closed window"
         stream.token_ids.append(token_id)
         self.num_tokens_received += 1
 

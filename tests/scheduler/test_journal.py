@@ -2,8 +2,7 @@
 
 from octavo.scheduler.config import GroupConfig
 from octavo.scheduler.journal import EventKind, JournaledScheduler, replay
-
-from .driver import Driver, config
+from tests.scheduler.driver import Driver, config
 
 
 def test_replayed_events_give_the_same_plans_byte_for_byte() -> None:

@@ -1,10 +1,13 @@
 """Which blocks a sequence gets: prefix hits, forks, copies on write, and what is told as sealed."""
 
-from octavo.scheduler.config import GroupConfig
-from octavo.v1 import step_pb2
-
-from .driver import Driver, config
-from .stream_model import expected_output
+from octavo.scheduler.config import GroupConfig, SchedulerConfig
+from octavo.scheduler.kv_cache import KVCacheManager
+from octavo.scheduler.planned_step import PlannedStep
+from octavo.scheduler.request import Sequence
+from octavo.scheduler.submission import build_request
+from octavo.v1 import scheduling_pb2, step_pb2
+from tests.scheduler.driver import Driver, config
+from tests.scheduler.stream_model import expected_output
 
 PROMPT = [0, 1, 2, 0, 1, 1, 2, 0, 2, 1]
 """Two blocks of four and half a third."""
@@ -20,6 +23,14 @@ def finished(driver: Driver, prompt: list[int], **options: int) -> bytes:
     key = driver.submit(prompt, max_tokens=1, **options)  # type: ignore[arg-type]
     driver.run_to_end()
     return key
+
+
+def sequences(limits: SchedulerConfig, n: int) -> list[Sequence]:
+    """Return the sequences of a request with a prompt of two tokens."""
+    submit = scheduling_pb2.SubmitRequest(
+        request_key=bytes(16), prompt_token_ids=[1, 2], n=n, seeds=range(n), max_tokens=8
+    )
+    return build_request(submit, limits, arrival=1, now_ns=0, new_tokens=[]).sequences
 
 
 def num_cached(driver: Driver, key: bytes) -> int:
@@ -54,6 +65,19 @@ def test_another_tenant_finds_nothing() -> None:
     driver.submit(PROMPT, max_tokens=1, tenant="a")
     driver.run_to_end()
     other = driver.submit(PROMPT, max_tokens=1, tenant="b")
+    driver.run_to_end()
+    assert num_cached(driver, other) == 0
+
+
+def test_outputs_of_another_tenant_are_not_found() -> None:
+    driver = Driver(config())
+    tokens = [1]
+    for tenant in ("a", "b"):
+        # No block is full before the output fills it.
+        key = driver.submit([1], max_tokens=9, tenant=tenant)
+        driver.run_to_end()
+        tokens = [1, *driver.output(key)]
+    other = driver.submit(tokens, max_tokens=1, tenant="c")
     driver.run_to_end()
     assert num_cached(driver, other) == 0
 
@@ -96,6 +120,17 @@ def test_end_of_a_prefix_is_evicted_before_its_beginning() -> None:
     assert num_cached(driver, finished(driver, PROMPT)) == 4
 
 
+def test_prefix_computed_twice_is_evicted_after_what_follows_it() -> None:
+    driver = Driver(config(kv_groups=(GroupConfig(num_blocks=8),)))
+    driver.submit(PROMPT, max_tokens=1)
+    longer = driver.submit(PROMPT, max_tokens=3)
+    driver.run_to_end()
+    # Takes the five blocks that hold nothing, and one of three that are cached.
+    finished(driver, [2] * 23)
+    key = finished(driver, [*PROMPT, *driver.output(longer)])
+    assert num_cached(driver, key) == 8
+
+
 def test_block_is_sealed_when_the_result_that_fills_it_is_good() -> None:
     driver = Driver(config())
     driver.submit(PROMPT)
@@ -133,6 +168,23 @@ def test_all_but_the_last_sharer_write_into_copies() -> None:
     assert list(changes.copy_row) == [0, 1]
     assert list(changes.copy_source) == [shared, shared]
     assert driver.worker.num_copies == 2
+
+
+def test_source_of_a_copy_is_not_handed_out_in_the_same_step() -> None:
+    limits = config(kv_groups=(GroupConfig(num_blocks=3),), enable_prefix_caching=False)
+    kv_cache, (source, sibling) = KVCacheManager(limits), sequences(limits, 2)
+    step = PlannedStep(1, 1)
+    assert kv_cache.admit(source, step, headroom=0)
+    kv_cache.fork(source, sibling)
+    source.num_computed_tokens = sibling.num_computed_tokens = 2
+    (shared,) = sibling.block_tables[0]
+    assert kv_cache.grow(source, 3, step)
+    kv_cache.release(sibling)
+    (group,) = kv_cache.groups
+    assert group.pool.num_free == 1
+    assert group.take(1) != [shared]
+    kv_cache.end_step()
+    assert group.take(1) == [shared]
 
 
 def test_fork_at_the_end_of_a_block_copies_nothing() -> None:

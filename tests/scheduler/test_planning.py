@@ -4,9 +4,8 @@ import pytest
 
 from octavo.scheduler.config import GroupConfig
 from octavo.v1 import step_pb2
-
-from .driver import Driver, config
-from .stream_model import expected_output
+from tests.scheduler.driver import Driver, config
+from tests.scheduler.stream_model import expected_output
 
 
 def blocks(count: int) -> tuple[GroupConfig, ...]:
@@ -122,15 +121,17 @@ def test_preempting_step_admits_nobody() -> None:
     driver = Driver(config(kv_groups=blocks(6), enable_prefix_caching=False))
     driver.submit([0] * 8, max_tokens=12)
     driver.submit([1] * 8, max_tokens=12)
-    for _ in range(5):
+    for _ in range(4):
         driver.step()
-    driver.submit([2], max_tokens=1)
-    # The first one takes a fourth block, and the second gives back three.
-    plan = driver.step()
+    driver.plan()
+    newcomer = driver.submit([2], max_tokens=1)
+    # The first one takes a fourth block, and the second, whose result is on its way, gives three.
+    plan = driver.plan()
     assert plan is not None and list(plan.freed_rows) == [1]
     assert added(plan) == []
     assert driver.scheduler.load().num_free_blocks == 2, "there would have been room"
-    driver.run_to_end()
+    driver.run_to_end(overlapped=True)
+    assert driver.output(newcomer) == expected_output([2], 0, 1)
     driver.check_end()
 
 
@@ -143,6 +144,20 @@ def test_higher_priority_keeps_its_blocks() -> None:
     assert low_usage is not None and high_usage is not None
     assert low_usage.num_preemptions > 0
     assert high_usage.num_preemptions == 0
+
+
+def test_paused_sequence_keeps_its_blocks_from_a_lower_priority() -> None:
+    driver = Driver(config(kv_groups=blocks(5), policy="priority", enable_prefix_caching=False))
+    high = driver.submit([0] * 6, priority=0)
+    driver.set_window(high, 0, 1)
+    low = driver.submit([1] * 6, priority=1)
+    driver.run_to_end()
+    assert len(driver.output(low)) < 8, "it waits for the blocks of the other"
+    driver.set_window(high, 0, 8)
+    driver.run_to_end()
+    usage = driver.requests[high].usage
+    assert usage is not None and usage.num_preemptions == 0
+    assert driver.output(low) == expected_output([1] * 6, 0, 8)
 
 
 def test_preempted_sequence_takes_the_token_that_was_on_its_way() -> None:

@@ -2,11 +2,11 @@
 
 import pytest
 
+from octavo.scheduler.config import GroupConfig
 from octavo.scheduler.results import BadResult
 from octavo.v1 import common_pb2, step_pb2
-
-from .driver import Driver, config
-from .stream_model import expected_output
+from tests.scheduler.driver import Driver, config
+from tests.scheduler.stream_model import expected_output
 
 PROMPT = [0, 1, 2, 0, 1, 1, 2, 0, 2, 1]
 
@@ -143,6 +143,40 @@ def test_reader_of_a_block_that_failed_begins_again(num_plans: int) -> None:
     driver.run_to_end(overlapped=True)
     assert driver.output(reader) == expected_output(PROMPT, 1, 8)
     assert usage(driver, reader).num_discarded_tokens == 1
+    driver.check_end()
+
+
+def test_reader_waits_for_its_results_before_it_begins_again() -> None:
+    driver = Driver(config())
+    driver.submit(PROMPT)
+    driver.plan(failing={0})
+    reader = driver.submit(PROMPT, seed=1)
+    driver.plan()
+    driver.deliver()
+    assert driver.plan() is None, "the second step, which is not to be trusted, is in flight"
+    driver.deliver()
+    plan = driver.plan()
+    assert plan is not None and [row.request_key for row in plan.added_rows] == [reader]
+
+
+def test_block_filled_anew_is_not_sealed_by_the_result_of_an_older_step() -> None:
+    driver = Driver(config(block_size=1, kv_groups=(GroupConfig(num_blocks=6),)))
+    first = driver.submit([0, 0])
+    driver.set_window(first, 0, 1)
+    driver.step()
+    driver.submit([1, 1, 1])
+    driver.step()
+    # The second fills the last block, loses it to the first, which fills it anew, and fails.
+    filling = driver.plan()
+    driver.set_window(first, 0, 8)
+    refilling = driver.plan(failing={0})
+    assert filling is not None and refilling is not None
+    (block,) = filling.groups[0].block_ids
+    assert list(refilling.groups[0].block_ids) == [block]
+    driver.deliver()
+    later = driver.plan()
+    assert later is not None and block not in later.groups[0].sealed_block_ids
+    driver.run_to_end()
     driver.check_end()
 
 

@@ -4,9 +4,8 @@ import pytest
 
 from octavo.scheduler.config import GroupConfig
 from octavo.v1 import common_pb2, scheduling_pb2
-
-from .driver import ROUTER, Driver, config
-from .stream_model import expected_output
+from tests.scheduler.driver import ROUTER, Driver, config
+from tests.scheduler.stream_model import expected_output
 
 PROMPT = [0, 1, 2, 0, 1, 1, 2, 0, 2, 1]
 

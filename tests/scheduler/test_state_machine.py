@@ -1,6 +1,6 @@
 """Whatever happens in whatever order: the streams are right, and nothing leaks.
 
-Tiny pools, an alphabet of three tokens and blocks of two to four, so that prefixes collide, blocks
+Tiny pools, an alphabet of three tokens and blocks of one to four, so that prefixes collide, blocks
 run out and caches are evicted all the time. What is checked after every event is in driver.py,
 fake_worker.py, stream_model.py and octavo/scheduler/invariants.py.
 """
@@ -22,10 +22,9 @@ from octavo.errors import InvalidArgument, Overloaded
 from octavo.scheduler.config import GroupConfig, SchedulerConfig
 from octavo.scheduler.results import BadResult
 from octavo.v1 import scheduling_pb2, step_pb2
-
-from .driver import Driver
-from .fake_worker import NUM_TOKENS, VOCAB_SIZE
-from .stream_model import expected_output
+from tests.scheduler.driver import Driver
+from tests.scheduler.fake_worker import NUM_TOKENS, VOCAB_SIZE
+from tests.scheduler.stream_model import expected_output
 
 ROUTERS = (b"router-a", b"router-b")
 MAX_DEPTH = 2
@@ -33,7 +32,7 @@ MAX_DEPTH = 2
 configs = st.builds(
     SchedulerConfig,
     epoch=st.just(3),
-    block_size=st.integers(2, 4),
+    block_size=st.integers(1, 4),
     kv_groups=st.lists(
         st.builds(GroupConfig, num_blocks=st.integers(4, 12) | st.integers(4, 32)),
         min_size=1,
