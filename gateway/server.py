@@ -33,7 +33,7 @@ def main(
     settings: Annotated[GatewaySettings, cyclopts.Parameter(name="*")] = GatewaySettings(),
 ) -> None:
     """Run the REST gateway: HTTP in front, a router behind."""
-    run_service("gateway", settings, serve, use_uvloop=True)
+    run_service(settings, serve, use_uvloop=True)
 
 
 async def serve(settings: GatewaySettings, report: StartupReport) -> None:

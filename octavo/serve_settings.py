@@ -10,6 +10,7 @@ from cyclopts.validators import Number
 from .settings import ProcessSettings
 
 Port = Annotated[int, Parameter(validator=Number(gte=1, lte=65535))]
+Count = Annotated[int, Parameter(validator=Number(gte=1))]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,17 +31,17 @@ class ServeSettings(ProcessSettings):
     """Type of weights and activations; auto chooses what this machine computes fast."""
     load_format: Literal["auto", "safetensors", "gguf", "dummy"] = "auto"
     """How the weights are stored; dummy draws random ones and needs config.json only."""
-    max_model_len: int | None = None
+    max_model_len: Count | None = None
     """Most tokens of prompt and output together; unset: what the model was trained for."""
-    block_size: int = 16
+    block_size: Count = 16
     """Tokens in a KV block."""
-    max_num_seqs: int = 256
+    max_num_seqs: Count = 256
     """Most outputs that run at once."""
-    max_num_batched_tokens: int = 2048
+    max_num_batched_tokens: Count = 512
     """Most tokens of one step."""
-    kv_cache_memory_bytes: int | None = None
+    kv_cache_memory_bytes: Count | None = None
     """Memory for the KV cache; unset: a part of what is free."""
-    num_gpu_blocks_override: int | None = None
+    num_gpu_blocks_override: Count | None = None
     """Number of KV blocks, whatever the memory allows."""
     scheduling_policy: Literal["fcfs", "priority"] = "fcfs"
     """Who runs first: who came first, or whose priority is the lower number."""
@@ -48,13 +49,13 @@ class ServeSettings(ProcessSettings):
     """Compute a prefix that requests have in common once."""
     async_scheduling: bool = True
     """Plan a step while the one before it still runs."""
-    max_num_queued_requests: int = 1024
+    max_num_queued_requests: Count = 1024
     """Most requests that wait; further ones are refused."""
     chat_template: Path | None = None
     """File with a Jinja chat template; unset: the model's own."""
     seed: int = 0
     """Seed of --load-format dummy."""
-    cpu_threads: int | None = None
+    cpu_threads: Count | None = None
     """Threads that compute; unset: one for each core."""
     drain_timeout_s: float = 30.0
     """Seconds that running requests have to finish when the server is told to stop."""

@@ -60,6 +60,8 @@ class StartupReport:
     def failed(self, reason: str) -> None:
         """Report why the process cannot start, in a sentence for people, and close the pipe."""
         self._write({"failed": reason})
+        if self.ready_fd is None:
+            log.error(reason)
         self._close()
 
     def _write(self, message: dict[str, object]) -> None:
@@ -74,7 +76,6 @@ class StartupReport:
 
 
 def run_service(
-    name: str,
     settings: SettingsT,
     serve: Callable[[SettingsT, StartupReport], Coroutine[None, None, None]],
     *,
@@ -82,7 +83,7 @@ def run_service(
 ) -> None:
     """Run one process from its settings to its end: what each service's `main` does.
 
-    A StartupError becomes one line in the log and exit status 1.
+    A StartupError becomes one line and exit status 1.
     """
     configure_logging(settings)
     failpoints.activate(settings.failpoints)
@@ -90,6 +91,5 @@ def run_service(
     try:
         run(serve(settings, report), use_uvloop=use_uvloop)
     except StartupError as error:
-        log.error(str(error), process=name)
         report.failed(str(error))
         sys.exit(1)

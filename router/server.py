@@ -33,7 +33,7 @@ _GRACE_S = 0.5
 
 def main(settings: Annotated[RouterSettings, cyclopts.Parameter(name="*")]) -> None:
     """Run a router."""
-    run_service("router", settings, serve)
+    run_service(settings, serve)
 
 
 async def serve(settings: RouterSettings, report: StartupReport) -> None:

@@ -32,7 +32,7 @@ _CLOSING_S = 2.0
 
 def main(settings: Annotated[SchedulerSettings, cyclopts.Parameter(name="*")]) -> None:
     """Run the scheduler of one group of workers."""
-    run_service("scheduler", settings, serve, use_uvloop=True)
+    run_service(settings, serve, use_uvloop=True)
 
 
 async def serve(settings: SchedulerSettings, report: StartupReport) -> None:

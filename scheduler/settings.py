@@ -22,7 +22,7 @@ class SchedulerSettings(ProcessSettings):
     """Most tokens of prompt and output together; unset: what the workers can hold."""
     max_num_seqs: int = 256
     """Most outputs that run at once."""
-    max_num_batched_tokens: int = 2048
+    max_num_batched_tokens: int = 512
     """Most tokens of one step."""
     scheduling_policy: SchedulingPolicy = "fcfs"
     """Order of waiting requests: as they came, or by their priority first."""

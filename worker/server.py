@@ -18,7 +18,7 @@ from .step_loop import StepFailed, StepLoop, StepRunner
 
 def main(settings: Annotated[WorkerSettings, cyclopts.Parameter(name="*")]) -> None:
     """Run one device: load the model and do what the scheduler's plans say."""
-    run_service("worker", settings, serve)
+    run_service(settings, serve)
 
 
 async def serve(settings: WorkerSettings, report: StartupReport) -> None:

@@ -29,7 +29,7 @@ class WorkerSettings(ProcessSettings):
     """Most tokens of prompt and output together; unset: what the model was trained for."""
     max_num_seqs: int = 256
     """Most outputs that run at once."""
-    max_num_batched_tokens: int = 2048
+    max_num_batched_tokens: int = 512
     """Most tokens of one step."""
     kv_cache_memory_bytes: int | None = None
     """Memory for the KV cache; unset: a part of what is free."""
