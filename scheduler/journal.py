@@ -59,9 +59,9 @@ class JournaledScheduler(Scheduler):
         self.events.append(Event(EventKind.LOSE_ROUTER, router_id, now_ns))
         super().lose_router(router_id, now_ns)
 
-    def lose_workers(self) -> None:
-        self.events.append(Event(EventKind.LOSE_WORKERS))
-        super().lose_workers()
+    def lose_workers(self, now_ns: int) -> None:
+        self.events.append(Event(EventKind.LOSE_WORKERS, now_ns=now_ns))
+        super().lose_workers(now_ns)
 
     def schedule(self, now_ns: int) -> step_pb2.StepPlan | None:
         self.events.append(Event(EventKind.SCHEDULE, now_ns=now_ns))
@@ -97,7 +97,7 @@ def _apply(scheduler: Scheduler, event: Event) -> step_pb2.StepPlan | None:
         case EventKind.LOSE_ROUTER:
             scheduler.lose_router(payload, now_ns)
         case EventKind.LOSE_WORKERS:
-            scheduler.lose_workers()
+            scheduler.lose_workers(now_ns)
         case EventKind.UPDATE:
             scheduler.update(step_pb2.StepResult.FromString(payload), now_ns)
         case EventKind.SCHEDULE:

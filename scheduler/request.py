@@ -106,6 +106,8 @@ class Sequence:
     is there and the sequence's own, and the limit is not reached."""
     last_step_id: int = 0
     """The last plan that it was part of."""
+    num_tokens_at_loss: int = 0
+    """Tokens known when workers were last lost in a step with it; 0: none were."""
     row: int = -1
     block_tables: list[list[Block]] = field(default_factory=list)
     """One for each KV group; empty while it waits."""

@@ -110,9 +110,12 @@ class Scheduler:
 
     # What happens to workers.
 
-    def lose_workers(self) -> None:
-        """All KV is gone: whatever ran goes back to waiting, with all its tokens."""
-        self._state.lose_workers()
+    def lose_workers(self, now_ns: int) -> None:
+        """All KV is gone: whatever ran goes back to waiting, with all its tokens.
+
+        A request ends with an error if two workers in a row were lost in a step with it.
+        """
+        self._state.lose_workers(now_ns)
 
     # Steps.
 

@@ -20,6 +20,8 @@ from .request_table import RequestTable
 from .running_set import RunningSet
 from .waiting_queue import WaitingQueue
 
+_LOST_TWICE = "The model failed twice while it computed this request, which is not tried again."
+
 
 class SchedulerState:
     """Owned by Scheduler; written by its decisions and by the results that come back.
@@ -105,14 +107,26 @@ class SchedulerState:
         else:
             self.finish(sequence, common_pb2.FINISH_REASON_LENGTH, now_ns)
 
-    def finish_all(self, request: Request, reason: common_pb2.FinishReason, now_ns: int) -> None:
+    def finish_all(
+        self,
+        request: Request,
+        reason: common_pb2.FinishReason,
+        now_ns: int,
+        *,
+        error: str = "",
+    ) -> None:
         """End every output of the request that has not ended."""
         for sequence in request.sequences:
             if sequence.status is not SequenceStatus.FINISHED:
-                self.finish(sequence, reason, now_ns)
+                self.finish(sequence, reason, now_ns, error=error)
 
-    def lose_workers(self) -> None:
-        """Put everything that ran back into the queue, with all its tokens; no KV is left."""
+    def lose_workers(self, now_ns: int) -> None:
+        """Put everything that ran back into the queue, with all its tokens; no KV is left.
+
+        But a request that lost two workers and got no token in between is not tried a third time:
+        it may be what kills them.
+        """
+        suspects = self._suspects()
         running = self.running.snapshot()
         for sequence in running:
             self._return_to_queue(sequence)
@@ -123,6 +137,22 @@ class SchedulerState:
         self.in_flight.clear()
         self.running.clear()
         self.kv_cache.reset()
+        for request in suspects:
+            self.finish_all(request, common_pb2.FINISH_REASON_ERROR, now_ns, error=_LOST_TWICE)
+
+    def _suspects(self) -> list[Request]:
+        """Note who was in the step that was lost; return the requests of those who were before."""
+        if not self.in_flight:
+            return []
+        # Steps after the oldest had not begun.
+        step, suspects = self.in_flight[0], []
+        for sequence in (*step.sequences, *(sibling for _, sibling in step.forks)):
+            if sequence.status is SequenceStatus.FINISHED:
+                continue
+            if sequence.num_tokens_at_loss == sequence.num_tokens:
+                suspects.append(sequence.request)
+            sequence.num_tokens_at_loss = sequence.num_tokens
+        return suspects
 
     def _return_to_queue(self, sequence: Sequence) -> None:
         sequence.request.num_preemptions += 1

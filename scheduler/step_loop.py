@@ -95,7 +95,7 @@ class StepLoop:
                 await step()
             except WorkersLost as lost:
                 self._log.warning("streams pause until the workers are back", reason=str(lost))
-                self._scheduler.lose_workers()
+                self._scheduler.lose_workers(time.monotonic_ns())
                 await self._workers_ready()
 
     async def _run_plain(self) -> None:

@@ -50,6 +50,7 @@ class Driver:
         self.num_sampled = 0
         self.now_ns = 1_000
         self._in_row: dict[int, tuple[bytes, int]] = {}
+        self._in_flight: deque[list[tuple[bytes, int]]] = deque()
 
     @property
     def num_queued(self) -> int:
@@ -112,12 +113,14 @@ class Driver:
             result = self.worker.execute(step_pb2.StepPlan.FromString(self.plans[-1]), failing)
             self._note_failures(plan, result)
             self.results.append(result)
+            self._in_flight.append([self._in_row[row] for row in result.row])
         self.observe()
         return plan
 
     def deliver(self) -> None:
         """Give the scheduler the oldest result."""
         result = self.results.popleft()
+        self._in_flight.popleft()
         self.num_sampled += len(result.token_ids)
         self.scheduler.update(result, self.now_ns)
         self.observe()
@@ -190,12 +193,15 @@ class Driver:
     def lose_workers(self) -> list[step_pb2.StepResult]:
         """Replace the worker; returns the results that did not arrive in time."""
         tenants, late = self.worker.tenants, list(self.results)
+        suspects = self._note_loss()
         self._in_row.clear()
+        self._in_flight.clear()
         self.worker = FakeWorker(self.config)
         self.worker.tenants = tenants
         self.results.clear()
-        self.scheduler.lose_workers()
+        self.scheduler.lose_workers(self.now_ns)
         self.observe()
+        assert not any(self.scheduler.has_request(key) for key in suspects), "tried a third time"
         return late
 
     def observe(self) -> None:
@@ -265,6 +271,21 @@ class Driver:
             request = self.requests[key]
             assert request.expires_ns is None or self.now_ns < request.expires_ns
             assert request.streams[output_index].reason is None, "what has ended is planned"
+
+    def _note_loss(self) -> list[bytes]:
+        """Return the requests that two workers in a row were lost with, and no token between."""
+        suspects = []
+        for key, output_index in self._in_flight[0] if self._in_flight else ():
+            request = self.requests[key]
+            stream = request.streams[output_index]
+            if stream.reason is not None:
+                continue
+            if stream.num_tokens_at_loss == len(stream.token_ids):
+                suspects.append(key)
+                for other in request.streams:
+                    other.has_failed = True
+            stream.num_tokens_at_loss = len(stream.token_ids)
+        return suspects
 
     def _note_failures(self, plan: step_pb2.StepPlan, result: step_pb2.StepResult) -> None:
         for error in result.errors:

@@ -17,7 +17,9 @@ class Stream:
     num_counted: int | None = None
     """Tokens that count in the usage, where an abort said so."""
     has_failed: bool = False
-    """The worker reported an error for it."""
+    """The worker reported an error for it, or two workers in a row were lost with it."""
+    num_tokens_at_loss: int | None = None
+    """Tokens received when a worker was last lost in a step with it."""
     is_aborted: bool = False
     max_position: int | None = None
     """Where the router's window ends."""

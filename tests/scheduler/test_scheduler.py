@@ -157,6 +157,41 @@ def test_lost_workers_cost_time_and_no_token(overlapped: bool) -> None:
     driver.check_end()
 
 
+def test_request_that_loses_two_workers_in_a_row_is_not_tried_again() -> None:
+    driver = Driver(config(max_num_batched_tokens=len(PROMPT)))
+    key, later = driver.submit(PROMPT, n=2), driver.submit([2], seed=1)
+    driver.plan()
+    driver.lose_workers()
+    driver.plan()
+    assert reason(driver, key) is None
+    driver.lose_workers()
+    assert reason(driver, key, 0) == reason(driver, key, 1) == common_pb2.FINISH_REASON_ERROR
+    driver.run_to_end()
+    assert driver.output(later) == expected_output([2], 1, 8)
+    driver.check_end()
+
+
+def test_request_that_goes_on_between_losses_outlives_any_number_of_them() -> None:
+    driver = Driver(config())
+    key = driver.submit(PROMPT)
+    for _ in range(4):
+        driver.step()
+        driver.plan()
+        driver.lose_workers()
+    driver.run_to_end()
+    assert driver.output(key) == expected_output(PROMPT, 0, 8)
+    driver.check_end()
+
+
+def test_workers_that_are_lost_with_nothing_to_do_cost_no_request() -> None:
+    driver = Driver(config())
+    key = driver.submit(PROMPT)
+    for _ in range(3):
+        driver.lose_workers()
+    driver.run_to_end()
+    assert driver.output(key) == expected_output(PROMPT, 0, 8)
+
+
 def test_load_says_how_full_it_is() -> None:
     driver = Driver(config(max_num_seqs=1))
     driver.submit(PROMPT)

@@ -127,6 +127,23 @@ async def test_a_request_can_come_and_be_aborted_while_there_is_no_worker(tmp_pa
         engine.check_all_blocks_are_free()
 
 
+async def test_a_plan_that_every_worker_refuses_is_not_sent_for_ever(tmp_path: Path) -> None:
+    endpoint = f"ipc://{tmp_path}/workers.sock"
+    async with running_engine(tmp_path) as (engine, first), SocketWorker(endpoint) as second:
+        (request,) = await engine.submit(submit_request(PROMPT))
+        for worker in (first, second):
+            if worker is second:
+                await worker.join()
+            plan = await worker.next_plan()
+            refused = step_pb2.PlanRefused(epoch=plan.epoch, step_id=plan.step_id, reason="a test")
+            await worker.send(step_pb2.WorkerFrame(plan_refused=refused))
+            await worker.receive_kind("refused")
+        reasons = await engine.streams.until_finished(request)
+        assert reasons == [common_pb2.FINISH_REASON_ERROR]
+        assert "failed twice" in engine.streams.finished[request.request_key, 0].error
+        engine.check_all_blocks_are_free()
+
+
 async def test_an_abort_frees_the_blocks_before_the_next_plan(tmp_path: Path) -> None:
     async with running_engine(tmp_path, overlapped=False) as (engine, worker):
         kept, gone = await engine.submit(submit_request(PROMPT), submit_request(PROMPT[::-1]))
