@@ -128,10 +128,10 @@ def test_garbage_on_the_internal_sockets_is_dropped(undisturbed: None, cluster: 
     context.term()
 
 
-def failed_start(model: str, *flags: str) -> str:
+def failed_start(model: str, port: int | None = None) -> str:
     """Run `octavo serve`, which has to fail, and return what it said."""
-    command = [sys.executable, "-m", "octavo.cli", "serve", model, "--port", str(free_port())]
-    command += ["--grpc-port", str(free_port()), *flags]
+    command = [sys.executable, "-m", "octavo.cli", "serve", model]
+    command += ["--port", str(port or free_port()), "--grpc-port", str(free_port())]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
     output = ended.stdout + ended.stderr
     assert ended.returncode == 1, output
@@ -166,7 +166,7 @@ def test_a_port_in_use_is_named_with_its_flag() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        output = failed_start("demo", "--port", str(port))
+        output = failed_start("demo", port)
     assert str(port) in output and "--port" in output
 
 
