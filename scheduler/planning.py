@@ -94,12 +94,11 @@ def _choose_victim(state: SchedulerState, sequence: Sequence, step: PlannedStep)
 def _plan_waiting(state: SchedulerState, step: PlannedStep, budget: int, now_ns: int) -> int:
     """Give rows to waiting sequences, in order, until one does not fit; returns what is left."""
     for sequence in state.waiting.snapshot():
-        if budget <= 0 or not state.running.has_free_row:
+        if budget <= 0:
             break
         if not _is_ready(state, sequence):
             continue
-        # Each running sequence may need a block before the newcomer has had its first step.
-        if not state.kv_cache.admit(sequence, step, headroom=len(state.running)):
+        if not _make_place(state, sequence, step):
             break
         _start(state, sequence, step, now_ns)
         num_wanted = sequence.num_expected_tokens - sequence.num_computed_tokens
@@ -107,6 +106,29 @@ def _plan_waiting(state: SchedulerState, step: PlannedStep, budget: int, now_ns:
         _compute(state, sequence, num_new_tokens, step)
         budget -= num_new_tokens
     return budget
+
+
+def _make_place(state: SchedulerState, sequence: Sequence, step: PlannedStep) -> bool:
+    """Give a waiting sequence its blocks, and see to a free row; False if there is no room.
+
+    Outputs whose readers stall hold up nobody: they give way, unless they have a higher priority.
+    """
+    while True:
+        # Each running sequence may need a block before the newcomer has had its first step.
+        if state.running.has_free_row and state.kv_cache.admit(
+            sequence, step, headroom=len(state.running)
+        ):
+            return True
+        paused = [
+            other
+            for other in state.running.snapshot()
+            if other.is_paused
+            and other.last_step_id != step.step_id
+            and other.order[0] >= sequence.order[0]
+        ]
+        if not paused:
+            return False
+        state.preempt(paused[-1])
 
 
 def _is_ready(state: SchedulerState, sequence: Sequence) -> bool:

@@ -139,6 +139,15 @@ class Sequence:
         )
 
     @property
+    def is_paused(self) -> bool:
+        """Whether it waits for its reader."""
+        return (
+            self.max_position is not None
+            and self.num_expected_tokens >= self.token_limit
+            and not self.has_all_tokens_planned
+        )
+
+    @property
     def has_all_tokens_planned(self) -> bool:
         """Whether it ends with the plans in flight, whatever they bring."""
         request = self.request

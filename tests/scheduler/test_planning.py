@@ -146,6 +146,25 @@ def test_higher_priority_keeps_its_blocks() -> None:
     assert high_usage.num_preemptions == 0
 
 
+@pytest.mark.parametrize(("num_rows", "num_blocks"), [(1, 32), (8, 4)])
+def test_paused_sequence_gives_way_to_one_that_could_not_begin(
+    num_rows: int, num_blocks: int
+) -> None:
+    driver = Driver(config(max_num_seqs=num_rows, kv_groups=blocks(num_blocks)))
+    stalled = driver.submit([0] * 6)
+    driver.set_window(stalled, 0, 1)
+    driver.step()
+    other = driver.submit([1] * 8, max_tokens=4)
+    driver.run_to_end()
+    assert driver.output(other) == expected_output([1] * 8, 0, 4)
+    driver.set_window(stalled, 0, 8)
+    driver.run_to_end()
+    usage = driver.requests[stalled].usage
+    assert usage is not None and usage.num_preemptions == 1
+    assert driver.output(stalled) == expected_output([0] * 6, 0, 8)
+    driver.check_end()
+
+
 def test_paused_sequence_keeps_its_blocks_from_a_lower_priority() -> None:
     driver = Driver(config(kv_groups=blocks(5), policy="priority", enable_prefix_caching=False))
     high = driver.submit([0] * 6, priority=0)
