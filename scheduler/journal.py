@@ -23,6 +23,7 @@ class EventKind(Enum):
     WINDOW = "window"
     LOSE_ROUTER = "lose_router"
     LOSE_WORKERS = "lose_workers"
+    EXPIRE = "expire"
     SCHEDULE = "schedule"
     UPDATE = "update"
 
@@ -63,6 +64,10 @@ class JournaledScheduler(Scheduler):
         self.events.append(Event(EventKind.LOSE_WORKERS, now_ns=now_ns))
         super().lose_workers(now_ns)
 
+    def expire(self, now_ns: int) -> None:
+        self.events.append(Event(EventKind.EXPIRE, now_ns=now_ns))
+        super().expire(now_ns)
+
     def schedule(self, now_ns: int) -> step_pb2.StepPlan | None:
         self.events.append(Event(EventKind.SCHEDULE, now_ns=now_ns))
         return super().schedule(now_ns)
@@ -98,6 +103,8 @@ def _apply(scheduler: Scheduler, event: Event) -> step_pb2.StepPlan | None:
             scheduler.lose_router(payload, now_ns)
         case EventKind.LOSE_WORKERS:
             scheduler.lose_workers(now_ns)
+        case EventKind.EXPIRE:
+            scheduler.expire(now_ns)
         case EventKind.UPDATE:
             scheduler.update(step_pb2.StepResult.FromString(payload), now_ns)
         case EventKind.SCHEDULE:

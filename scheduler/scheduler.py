@@ -119,12 +119,15 @@ class Scheduler:
 
     # Steps.
 
+    def expire(self, now_ns: int) -> None:
+        """End the requests whose time is up; `schedule` does it too."""
+        self._expire(now_ns)
+
     def schedule(self, now_ns: int) -> step_pb2.StepPlan | None:
         """Plan a step. None: nothing to compute, or MAX_STEPS_IN_FLIGHT plans are under way."""
         failpoint("scheduler.before_schedule")
         state = self._state
-        while (request := state.requests.pop_expired(now_ns)) is not None:
-            state.finish_all(request, request.expiry_reason, now_ns)
+        self._expire(now_ns)
         if len(state.in_flight) >= MAX_STEPS_IN_FLIGHT:
             return None
         step = plan_step(state, self._last_step_id + 1, now_ns)
@@ -194,3 +197,7 @@ class Scheduler:
     def num_in_flight(self) -> int:
         """Plans whose results are not back."""
         return len(self._state.in_flight)
+
+    def _expire(self, now_ns: int) -> None:
+        while (request := self._state.requests.pop_expired(now_ns)) is not None:
+            self._state.finish_all(request, request.expiry_reason, now_ns)

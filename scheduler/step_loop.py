@@ -176,16 +176,14 @@ class StepLoop:
             pass
 
     async def _workers_ready(self) -> None:
-        """Wait for the workers; requests come, and are aborted, meanwhile."""
+        """Wait for the workers; requests come, expire, and are aborted meanwhile."""
         ready = asyncio.create_task(self._workers.ready())
         ready.add_done_callback(lambda _: self._wake.set())
         try:
             while not ready.done():
                 self._begin_turn()
+                self._scheduler.expire(time.monotonic_ns())
                 self._deliver()
-                if self._inbox.has_waiting:
-                    await asyncio.sleep(0)
-                else:
-                    await self._wake.wait()
+                await self._sleep()
         finally:
             ready.cancel()

@@ -13,6 +13,8 @@ def test_replayed_events_give_the_same_plans_byte_for_byte() -> None:
         driver.now_ns += 15
         driver.deliver()
     driver.lose_workers()
+    driver.scheduler.expire(driver.now_ns)
+    driver.observe()
     driver.run_to_end(overlapped=True)
     replayed = [plan.SerializeToString() for plan in replay(driver.config, driver.scheduler.events)]
     assert len(replayed) > 10

@@ -144,6 +144,18 @@ async def test_a_plan_that_every_worker_refuses_is_not_sent_for_ever(tmp_path: P
         engine.check_all_blocks_are_free()
 
 
+async def test_a_deadline_passes_while_there_is_no_worker(tmp_path: Path) -> None:
+    async with running_engine(tmp_path) as (engine, worker):
+        request = submit_request(PROMPT, timeout_ns=300_000_000)
+        await engine.submit(request)
+        plan = await worker.next_plan()
+        refused = step_pb2.PlanRefused(epoch=plan.epoch, step_id=1, reason="as a test")
+        await worker.send(step_pb2.WorkerFrame(plan_refused=refused))
+        reasons = await engine.streams.until_finished(request)
+        assert reasons == [common_pb2.FINISH_REASON_DEADLINE]
+        engine.check_all_blocks_are_free()
+
+
 async def test_an_abort_frees_the_blocks_before_the_next_plan(tmp_path: Path) -> None:
     async with running_engine(tmp_path, overlapped=False) as (engine, worker):
         kept, gone = await engine.submit(submit_request(PROMPT), submit_request(PROMPT[::-1]))
