@@ -15,6 +15,10 @@ from .planned_step import PlannedStep
 from .request import Sequence, SequenceStatus
 from .state import SchedulerState
 
+MAX_SENT_TOKENS = 1 << 18
+"""Known tokens that the rows added in one step bring along, the last row's apart: with prefix hits
+they cost no budget, but a plan has to stay below what a worker takes as one frame."""
+
 
 def plan_step(state: SchedulerState, step_id: int, now_ns: int) -> PlannedStep:
     """Return the next step; it has no sequences if there is nothing to compute."""
@@ -93,14 +97,16 @@ def _choose_victim(state: SchedulerState, sequence: Sequence, step: PlannedStep)
 
 def _plan_waiting(state: SchedulerState, step: PlannedStep, budget: int, now_ns: int) -> int:
     """Give rows to waiting sequences, in order, until one does not fit; returns what is left."""
+    num_sent_tokens = 0
     for sequence in state.waiting.snapshot():
-        if budget <= 0:
+        if budget <= 0 or num_sent_tokens >= MAX_SENT_TOKENS:
             break
         if not _is_ready(state, sequence):
             continue
         if not _make_place(state, sequence, step):
             break
         _start(state, sequence, step, now_ns)
+        num_sent_tokens += sequence.num_tokens
         num_wanted = sequence.num_expected_tokens - sequence.num_computed_tokens
         num_new_tokens = min(num_wanted, budget)
         _compute(state, sequence, num_new_tokens, step)

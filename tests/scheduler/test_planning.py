@@ -3,7 +3,9 @@
 import pytest
 
 from octavo.scheduler.config import GroupConfig
-from octavo.v1 import step_pb2
+from octavo.scheduler.planning import MAX_SENT_TOKENS
+from octavo.scheduler.scheduler import Scheduler
+from octavo.v1 import scheduling_pb2, step_pb2
 from tests.scheduler.driver import Driver, config
 from tests.scheduler.stream_model import expected_output
 
@@ -44,6 +46,26 @@ def test_running_sequences_go_first_and_newcomers_share_what_is_left() -> None:
     assert work(driver.step()) == [(0, 1, 1), (1, 5, 0)]
     assert work(driver.step()) == [(0, 1, 1), (1, 4, 1), (2, 1, 0)]
     assert work(driver.step()) == [(0, 1, 1), (1, 1, 1), (2, 1, 1)]
+
+
+def test_long_prompts_that_cost_no_budget_are_not_all_sent_in_one_plan() -> None:
+    scheduler = Scheduler(
+        config(block_size=1 << 14, max_model_len=1 << 19, max_num_batched_tokens=1 << 20)
+    )
+    prompt = [1] * (MAX_SENT_TOKENS * 3 // 4)
+    for index in range(3):
+        scheduler.submit(
+            scheduling_pb2.SubmitRequest(
+                request_key=bytes([index] * 16),
+                prompt_token_ids=prompt,
+                n=1,
+                seeds=[0],
+                max_tokens=1,
+            ),
+            0,
+        )
+    plans = [scheduler.schedule(0), scheduler.schedule(0)]
+    assert [len(plan.added_rows) for plan in plans if plan] == [2, 1]
 
 
 def test_no_more_sequences_run_than_there_are_rows() -> None:
