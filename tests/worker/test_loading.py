@@ -28,12 +28,12 @@ def load(settings: WorkerSettings, **changes: Any) -> Any:
 
 
 def test_ready_tells_what_was_loaded_and_what_it_takes(saved: Path) -> None:
-    ready = load(settings_for(saved), num_gpu_blocks_override=100)
+    ready = load(settings_for(saved), num_gpu_blocks_override=100, max_num_batched_tokens=64)
     assert ready.dtype == "float32"
     assert len(ready.model_hash) == 16
     assert (ready.block_size, ready.num_rows, ready.vocab_size) == (4, 16, 96)
     assert ready.max_model_len == 256
-    assert ready.max_num_batched_tokens == 2048
+    assert ready.max_num_batched_tokens == 64
     assert list(ready.eos_token_ids) == [2]
     assert ready.model_path == str(saved)
     assert ready.device.startswith("cpu (")

@@ -22,12 +22,15 @@ pytestmark = pytest.mark.slow
 
 @asynccontextmanager
 async def worker(directory: Path, *flags: str) -> AsyncIterator[tuple[ScriptedScheduler, Process]]:
-    """Start `octavo worker --mock`, with the small vocabulary that expected_tokens knows."""
+    """Start `octavo worker --mock`, with the small vocabulary that expected_tokens knows.
+
+    It logs what is wrong, and nothing else.
+    """
     endpoint = f"ipc://{directory}/workers.sock"
     scheduler = ScriptedScheduler(endpoint)
     process = await asyncio.create_subprocess_exec(
         *(OCTAVO, "worker", "--mock", "--scheduler-endpoint", endpoint, "--block-size", "4"),
-        *("--mock-vocab-size", "1000", *flags),
+        *("--mock-vocab-size", "1000", "--log-level", "warning", *flags),
         stderr=PIPE,
     )
     try:
