@@ -32,7 +32,7 @@ class WorkerSettings(ProcessSettings):
     max_num_batched_tokens: int = 512
     """Most tokens of one step."""
     kv_cache_memory_bytes: int | None = None
-    """Memory for the KV cache; unset: a part of what is free."""
+    """Memory for the KV cache; unset: a quarter of what the weights leave, 4 GiB at most."""
     num_gpu_blocks_override: int | None = None
     """Number of KV blocks, whatever the memory allows."""
     cpu_threads: int | None = None
