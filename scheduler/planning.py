@@ -5,8 +5,8 @@ budget goes; running sequences first, then waiting ones, both in the same order.
 of it, the next token, and everything anew after a preemption are all that rule. A token is sampled
 when the last expected one is computed.
 
-Progress: the first sequence in order never loses its blocks to another, so it ends; then the next
-one is first.
+Progress: the first sequence in order whose reader does not stall never loses its blocks to another,
+so it ends; then the next one is first.
 
 Idea of the rule: vLLM's v1 scheduler (https://github.com/vllm-project/vllm).
 """
