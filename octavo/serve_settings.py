@@ -40,7 +40,7 @@ class ServeSettings(ProcessSettings):
     max_num_batched_tokens: Count = 512
     """Most tokens of one step."""
     kv_cache_memory_bytes: Count | None = None
-    """Memory for the KV cache; unset: a part of what is free."""
+    """Memory for the KV cache; unset: a quarter of what the weights leave, 4 GiB at most."""
     num_gpu_blocks_override: Count | None = None
     """Number of KV blocks, whatever the memory allows."""
     scheduling_policy: Literal["fcfs", "priority"] = "fcfs"
