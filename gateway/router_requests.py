@@ -1,13 +1,12 @@
 """What the gateway asks of the router: OpenAI bodies as requests of the public gRPC API."""
 
 from octavo.errors import InvalidArgument
-from octavo.v1.common_pb2 import SamplingParams, StopConditions
+from octavo.v1.common_pb2 import SamplingParams, StopConditions, TokenIds
 from octavo.v1.inference_pb2 import (
     ChatMessage,
     ChatRequest,
     GenerateRequest,
     GenerationOptions,
-    TokenIds,
 )
 
 from .limits import MAX_OUTPUTS, MAX_PROMPTS

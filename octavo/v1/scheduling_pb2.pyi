@@ -97,7 +97,7 @@ class ModelInfo(_message.Message):
     def __init__(self, served_names: _Optional[_Iterable[str]] = ..., path: _Optional[str] = ..., max_model_len: _Optional[int] = ..., vocab_size: _Optional[int] = ..., eos_token_ids: _Optional[_Iterable[int]] = ..., block_size: _Optional[int] = ..., model_hash: _Optional[bytes] = ..., adapters: _Optional[_Iterable[str]] = ..., tokenizer_hash: _Optional[bytes] = ..., created_s: _Optional[int] = ..., has_priorities: _Optional[bool] = ...) -> None: ...
 
 class SubmitRequest(_message.Message):
-    __slots__ = ("request_key", "router_id", "tenant", "priority", "timeout_ns", "arrival_ns", "prompt_token_ids", "block_hashes", "delivered", "n", "sampling", "seeds", "max_tokens", "stop_token_ids", "adapter", "media", "grammar", "blob", "traceparent", "resume_window_ns")
+    __slots__ = ("request_key", "router_id", "tenant", "priority", "timeout_ns", "arrival_ns", "prompt_token_ids", "block_hashes", "delivered", "n", "sampling", "seeds", "max_tokens", "stop_token_ids", "adapter", "media", "grammar", "blob", "traceparent", "resume_window_ns", "min_tokens", "bad_words", "num_logprobs", "num_prompt_logprobs", "cache_salt")
     REQUEST_KEY_FIELD_NUMBER: _ClassVar[int]
     ROUTER_ID_FIELD_NUMBER: _ClassVar[int]
     TENANT_FIELD_NUMBER: _ClassVar[int]
@@ -118,6 +118,11 @@ class SubmitRequest(_message.Message):
     BLOB_FIELD_NUMBER: _ClassVar[int]
     TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
     RESUME_WINDOW_NS_FIELD_NUMBER: _ClassVar[int]
+    MIN_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    BAD_WORDS_FIELD_NUMBER: _ClassVar[int]
+    NUM_LOGPROBS_FIELD_NUMBER: _ClassVar[int]
+    NUM_PROMPT_LOGPROBS_FIELD_NUMBER: _ClassVar[int]
+    CACHE_SALT_FIELD_NUMBER: _ClassVar[int]
     request_key: bytes
     router_id: bytes
     tenant: str
@@ -138,7 +143,12 @@ class SubmitRequest(_message.Message):
     blob: bytes
     traceparent: str
     resume_window_ns: int
-    def __init__(self, request_key: _Optional[bytes] = ..., router_id: _Optional[bytes] = ..., tenant: _Optional[str] = ..., priority: _Optional[int] = ..., timeout_ns: _Optional[int] = ..., arrival_ns: _Optional[int] = ..., prompt_token_ids: _Optional[_Iterable[int]] = ..., block_hashes: _Optional[bytes] = ..., delivered: _Optional[_Iterable[_Union[DeliveredTokens, _Mapping]]] = ..., n: _Optional[int] = ..., sampling: _Optional[_Union[_common_pb2.SamplingParams, _Mapping]] = ..., seeds: _Optional[_Iterable[int]] = ..., max_tokens: _Optional[int] = ..., stop_token_ids: _Optional[_Iterable[int]] = ..., adapter: _Optional[str] = ..., media: _Optional[_Iterable[_Union[_step_pb2.Media, _Mapping]]] = ..., grammar: _Optional[_Union[_step_pb2.Grammar, _Mapping]] = ..., blob: _Optional[bytes] = ..., traceparent: _Optional[str] = ..., resume_window_ns: _Optional[int] = ...) -> None: ...
+    min_tokens: int
+    bad_words: _containers.RepeatedCompositeFieldContainer[_common_pb2.TokenIds]
+    num_logprobs: int
+    num_prompt_logprobs: int
+    cache_salt: bytes
+    def __init__(self, request_key: _Optional[bytes] = ..., router_id: _Optional[bytes] = ..., tenant: _Optional[str] = ..., priority: _Optional[int] = ..., timeout_ns: _Optional[int] = ..., arrival_ns: _Optional[int] = ..., prompt_token_ids: _Optional[_Iterable[int]] = ..., block_hashes: _Optional[bytes] = ..., delivered: _Optional[_Iterable[_Union[DeliveredTokens, _Mapping]]] = ..., n: _Optional[int] = ..., sampling: _Optional[_Union[_common_pb2.SamplingParams, _Mapping]] = ..., seeds: _Optional[_Iterable[int]] = ..., max_tokens: _Optional[int] = ..., stop_token_ids: _Optional[_Iterable[int]] = ..., adapter: _Optional[str] = ..., media: _Optional[_Iterable[_Union[_step_pb2.Media, _Mapping]]] = ..., grammar: _Optional[_Union[_step_pb2.Grammar, _Mapping]] = ..., blob: _Optional[bytes] = ..., traceparent: _Optional[str] = ..., resume_window_ns: _Optional[int] = ..., min_tokens: _Optional[int] = ..., bad_words: _Optional[_Iterable[_Union[_common_pb2.TokenIds, _Mapping]]] = ..., num_logprobs: _Optional[int] = ..., num_prompt_logprobs: _Optional[int] = ..., cache_salt: _Optional[bytes] = ...) -> None: ...
 
 class SubmitResponse(_message.Message):
     __slots__ = ()
@@ -175,7 +185,7 @@ class Window(_message.Message):
     def __init__(self, request_key: _Optional[bytes] = ..., output_index: _Optional[int] = ..., max_position: _Optional[int] = ...) -> None: ...
 
 class StepOutputs(_message.Message):
-    __slots__ = ("request_key", "output_index", "first_position", "num_tokens", "token_ids", "logprobs", "finished")
+    __slots__ = ("request_key", "output_index", "first_position", "num_tokens", "token_ids", "logprobs", "finished", "prompt_logprobs")
     REQUEST_KEY_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_INDEX_FIELD_NUMBER: _ClassVar[int]
     FIRST_POSITION_FIELD_NUMBER: _ClassVar[int]
@@ -183,14 +193,26 @@ class StepOutputs(_message.Message):
     TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
     LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     FINISHED_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     request_key: _containers.RepeatedScalarFieldContainer[bytes]
     output_index: _containers.RepeatedScalarFieldContainer[int]
     first_position: _containers.RepeatedScalarFieldContainer[int]
     num_tokens: _containers.RepeatedScalarFieldContainer[int]
     token_ids: _containers.RepeatedScalarFieldContainer[int]
-    logprobs: _containers.RepeatedScalarFieldContainer[float]
+    logprobs: _containers.RepeatedCompositeFieldContainer[_common_pb2.PositionLogprobs]
     finished: _containers.RepeatedCompositeFieldContainer[OutputFinished]
-    def __init__(self, request_key: _Optional[_Iterable[bytes]] = ..., output_index: _Optional[_Iterable[int]] = ..., first_position: _Optional[_Iterable[int]] = ..., num_tokens: _Optional[_Iterable[int]] = ..., token_ids: _Optional[_Iterable[int]] = ..., logprobs: _Optional[_Iterable[float]] = ..., finished: _Optional[_Iterable[_Union[OutputFinished, _Mapping]]] = ...) -> None: ...
+    prompt_logprobs: _containers.RepeatedCompositeFieldContainer[PromptPart]
+    def __init__(self, request_key: _Optional[_Iterable[bytes]] = ..., output_index: _Optional[_Iterable[int]] = ..., first_position: _Optional[_Iterable[int]] = ..., num_tokens: _Optional[_Iterable[int]] = ..., token_ids: _Optional[_Iterable[int]] = ..., logprobs: _Optional[_Iterable[_Union[_common_pb2.PositionLogprobs, _Mapping]]] = ..., finished: _Optional[_Iterable[_Union[OutputFinished, _Mapping]]] = ..., prompt_logprobs: _Optional[_Iterable[_Union[PromptPart, _Mapping]]] = ...) -> None: ...
+
+class PromptPart(_message.Message):
+    __slots__ = ("request_key", "first_position", "positions")
+    REQUEST_KEY_FIELD_NUMBER: _ClassVar[int]
+    FIRST_POSITION_FIELD_NUMBER: _ClassVar[int]
+    POSITIONS_FIELD_NUMBER: _ClassVar[int]
+    request_key: bytes
+    first_position: int
+    positions: _containers.RepeatedCompositeFieldContainer[_common_pb2.PositionLogprobs]
+    def __init__(self, request_key: _Optional[bytes] = ..., first_position: _Optional[int] = ..., positions: _Optional[_Iterable[_Union[_common_pb2.PositionLogprobs, _Mapping]]] = ...) -> None: ...
 
 class OutputFinished(_message.Message):
     __slots__ = ("request_key", "output_index", "reason", "stop_token_id", "error", "usage")

@@ -113,7 +113,7 @@ class GroupBlocks(_message.Message):
     def __init__(self, num_new_blocks: _Optional[_Iterable[int]] = ..., block_ids: _Optional[_Iterable[int]] = ..., num_front_blocks_dropped: _Optional[_Iterable[int]] = ..., copy_row: _Optional[_Iterable[int]] = ..., copy_source: _Optional[_Iterable[int]] = ..., copy_target: _Optional[_Iterable[int]] = ..., sealed_block_ids: _Optional[_Iterable[int]] = ..., sealed_block_hashes: _Optional[bytes] = ...) -> None: ...
 
 class AddedRow(_message.Message):
-    __slots__ = ("row", "request_key", "output_index", "token_ids", "num_prompt_tokens", "num_computed_tokens", "block_tables", "sampling", "seed", "adapter", "media", "grammar", "num_logprobs", "num_prompt_logprobs")
+    __slots__ = ("row", "request_key", "output_index", "token_ids", "num_prompt_tokens", "num_computed_tokens", "block_tables", "sampling", "seed", "adapter", "media", "grammar", "num_logprobs", "num_prompt_logprobs", "stop_token_ids", "min_tokens", "bad_words")
     ROW_FIELD_NUMBER: _ClassVar[int]
     REQUEST_KEY_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_INDEX_FIELD_NUMBER: _ClassVar[int]
@@ -128,6 +128,9 @@ class AddedRow(_message.Message):
     GRAMMAR_FIELD_NUMBER: _ClassVar[int]
     NUM_LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     NUM_PROMPT_LOGPROBS_FIELD_NUMBER: _ClassVar[int]
+    STOP_TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
+    MIN_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    BAD_WORDS_FIELD_NUMBER: _ClassVar[int]
     row: int
     request_key: bytes
     output_index: int
@@ -142,7 +145,10 @@ class AddedRow(_message.Message):
     grammar: Grammar
     num_logprobs: int
     num_prompt_logprobs: int
-    def __init__(self, row: _Optional[int] = ..., request_key: _Optional[bytes] = ..., output_index: _Optional[int] = ..., token_ids: _Optional[_Iterable[int]] = ..., num_prompt_tokens: _Optional[int] = ..., num_computed_tokens: _Optional[int] = ..., block_tables: _Optional[_Iterable[_Union[BlockTable, _Mapping]]] = ..., sampling: _Optional[_Union[_common_pb2.SamplingParams, _Mapping]] = ..., seed: _Optional[int] = ..., adapter: _Optional[str] = ..., media: _Optional[_Iterable[_Union[Media, _Mapping]]] = ..., grammar: _Optional[_Union[Grammar, _Mapping]] = ..., num_logprobs: _Optional[int] = ..., num_prompt_logprobs: _Optional[int] = ...) -> None: ...
+    stop_token_ids: _containers.RepeatedScalarFieldContainer[int]
+    min_tokens: int
+    bad_words: _containers.RepeatedCompositeFieldContainer[_common_pb2.TokenIds]
+    def __init__(self, row: _Optional[int] = ..., request_key: _Optional[bytes] = ..., output_index: _Optional[int] = ..., token_ids: _Optional[_Iterable[int]] = ..., num_prompt_tokens: _Optional[int] = ..., num_computed_tokens: _Optional[int] = ..., block_tables: _Optional[_Iterable[_Union[BlockTable, _Mapping]]] = ..., sampling: _Optional[_Union[_common_pb2.SamplingParams, _Mapping]] = ..., seed: _Optional[int] = ..., adapter: _Optional[str] = ..., media: _Optional[_Iterable[_Union[Media, _Mapping]]] = ..., grammar: _Optional[_Union[Grammar, _Mapping]] = ..., num_logprobs: _Optional[int] = ..., num_prompt_logprobs: _Optional[int] = ..., stop_token_ids: _Optional[_Iterable[int]] = ..., min_tokens: _Optional[int] = ..., bad_words: _Optional[_Iterable[_Union[_common_pb2.TokenIds, _Mapping]]] = ...) -> None: ...
 
 class BlockTable(_message.Message):
     __slots__ = ("block_ids",)
@@ -191,7 +197,7 @@ class Grammar(_message.Message):
     def __init__(self, kind: _Optional[_Union[GrammarKind, str]] = ..., source: _Optional[str] = ..., hash: _Optional[bytes] = ..., max_step_items: _Optional[int] = ...) -> None: ...
 
 class StepResult(_message.Message):
-    __slots__ = ("epoch", "step_id", "row", "num_computed_tokens", "num_tokens", "token_ids", "num_drafted_tokens", "logprobs", "top_logprobs", "prompt_logprobs", "pooled", "errors", "grammar_finished_rows", "timings")
+    __slots__ = ("epoch", "step_id", "row", "num_computed_tokens", "num_tokens", "token_ids", "num_drafted_tokens", "logprobs", "prompt_logprobs", "pooled", "errors", "grammar_finished_rows", "timings")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     STEP_ID_FIELD_NUMBER: _ClassVar[int]
     ROW_FIELD_NUMBER: _ClassVar[int]
@@ -200,7 +206,6 @@ class StepResult(_message.Message):
     TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
     NUM_DRAFTED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     LOGPROBS_FIELD_NUMBER: _ClassVar[int]
-    TOP_LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     PROMPT_LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     POOLED_FIELD_NUMBER: _ClassVar[int]
     ERRORS_FIELD_NUMBER: _ClassVar[int]
@@ -213,40 +218,23 @@ class StepResult(_message.Message):
     num_tokens: _containers.RepeatedScalarFieldContainer[int]
     token_ids: _containers.RepeatedScalarFieldContainer[int]
     num_drafted_tokens: _containers.RepeatedScalarFieldContainer[int]
-    logprobs: _containers.RepeatedScalarFieldContainer[float]
-    top_logprobs: _containers.RepeatedCompositeFieldContainer[TopLogprobs]
+    logprobs: _containers.RepeatedCompositeFieldContainer[_common_pb2.PositionLogprobs]
     prompt_logprobs: _containers.RepeatedCompositeFieldContainer[PromptLogprobs]
     pooled: _containers.RepeatedCompositeFieldContainer[PooledVector]
     errors: _containers.RepeatedCompositeFieldContainer[RowError]
     grammar_finished_rows: _containers.RepeatedScalarFieldContainer[int]
     timings: StepTimings
-    def __init__(self, epoch: _Optional[int] = ..., step_id: _Optional[int] = ..., row: _Optional[_Iterable[int]] = ..., num_computed_tokens: _Optional[_Iterable[int]] = ..., num_tokens: _Optional[_Iterable[int]] = ..., token_ids: _Optional[_Iterable[int]] = ..., num_drafted_tokens: _Optional[_Iterable[int]] = ..., logprobs: _Optional[_Iterable[float]] = ..., top_logprobs: _Optional[_Iterable[_Union[TopLogprobs, _Mapping]]] = ..., prompt_logprobs: _Optional[_Iterable[_Union[PromptLogprobs, _Mapping]]] = ..., pooled: _Optional[_Iterable[_Union[PooledVector, _Mapping]]] = ..., errors: _Optional[_Iterable[_Union[RowError, _Mapping]]] = ..., grammar_finished_rows: _Optional[_Iterable[int]] = ..., timings: _Optional[_Union[StepTimings, _Mapping]] = ...) -> None: ...
-
-class TopLogprobs(_message.Message):
-    __slots__ = ("row", "position", "token_ids", "logprobs")
-    ROW_FIELD_NUMBER: _ClassVar[int]
-    POSITION_FIELD_NUMBER: _ClassVar[int]
-    TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
-    LOGPROBS_FIELD_NUMBER: _ClassVar[int]
-    row: int
-    position: int
-    token_ids: _containers.RepeatedScalarFieldContainer[int]
-    logprobs: _containers.RepeatedScalarFieldContainer[float]
-    def __init__(self, row: _Optional[int] = ..., position: _Optional[int] = ..., token_ids: _Optional[_Iterable[int]] = ..., logprobs: _Optional[_Iterable[float]] = ...) -> None: ...
+    def __init__(self, epoch: _Optional[int] = ..., step_id: _Optional[int] = ..., row: _Optional[_Iterable[int]] = ..., num_computed_tokens: _Optional[_Iterable[int]] = ..., num_tokens: _Optional[_Iterable[int]] = ..., token_ids: _Optional[_Iterable[int]] = ..., num_drafted_tokens: _Optional[_Iterable[int]] = ..., logprobs: _Optional[_Iterable[_Union[_common_pb2.PositionLogprobs, _Mapping]]] = ..., prompt_logprobs: _Optional[_Iterable[_Union[PromptLogprobs, _Mapping]]] = ..., pooled: _Optional[_Iterable[_Union[PooledVector, _Mapping]]] = ..., errors: _Optional[_Iterable[_Union[RowError, _Mapping]]] = ..., grammar_finished_rows: _Optional[_Iterable[int]] = ..., timings: _Optional[_Union[StepTimings, _Mapping]] = ...) -> None: ...
 
 class PromptLogprobs(_message.Message):
-    __slots__ = ("row", "position", "chosen_logprob", "token_ids", "logprobs")
+    __slots__ = ("row", "first_position", "positions")
     ROW_FIELD_NUMBER: _ClassVar[int]
-    POSITION_FIELD_NUMBER: _ClassVar[int]
-    CHOSEN_LOGPROB_FIELD_NUMBER: _ClassVar[int]
-    TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
-    LOGPROBS_FIELD_NUMBER: _ClassVar[int]
+    FIRST_POSITION_FIELD_NUMBER: _ClassVar[int]
+    POSITIONS_FIELD_NUMBER: _ClassVar[int]
     row: int
-    position: int
-    chosen_logprob: float
-    token_ids: _containers.RepeatedScalarFieldContainer[int]
-    logprobs: _containers.RepeatedScalarFieldContainer[float]
-    def __init__(self, row: _Optional[int] = ..., position: _Optional[int] = ..., chosen_logprob: _Optional[float] = ..., token_ids: _Optional[_Iterable[int]] = ..., logprobs: _Optional[_Iterable[float]] = ...) -> None: ...
+    first_position: int
+    positions: _containers.RepeatedCompositeFieldContainer[_common_pb2.PositionLogprobs]
+    def __init__(self, row: _Optional[int] = ..., first_position: _Optional[int] = ..., positions: _Optional[_Iterable[_Union[_common_pb2.PositionLogprobs, _Mapping]]] = ...) -> None: ...
 
 class PooledVector(_message.Message):
     __slots__ = ("row", "values")

@@ -8,6 +8,7 @@ from octavo.v1 import inference_pb2, scheduling_pb2
 from octavo.v1.common_pb2 import (
     FINISH_REASON_LENGTH,
     FINISH_REASON_STOP,
+    TokenIds,
 )
 from tests.router.conftest import MODEL, Router
 from tests.router.fake_scheduler import FakeScheduler
@@ -179,7 +180,7 @@ async def test_max_tokens_is_at_most_what_the_context_holds(
 async def test_token_ids_are_used_as_they_are(router: Router, scheduler: FakeScheduler) -> None:
     request = inference_pb2.GenerateRequest(
         options=inference_pb2.GenerationOptions(model=MODEL),
-        token_ids=inference_pb2.TokenIds(ids=[400, 3, 3]),
+        token_ids=TokenIds(ids=[400, 3, 3]),
     )
     call = router.inference.Generate(request)
     assert list((await scheduler.submitted.get()).prompt_token_ids) == [400, 3, 3]
