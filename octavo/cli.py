@@ -1,4 +1,4 @@
-"""The command line: `octavo serve`, and a command for each process of the cluster.
+"""The command line: `octavo serve`, what one does with a server, and each process by itself.
 
 A command's module is imported when the command is given, so `octavo --help` stays quick.
 """
@@ -12,6 +12,8 @@ from .version import VERSION
 
 _COMMANDS = {
     "serve": ("octavo.serve:main", "Serve a model: start and watch the whole cluster here."),
+    "chat": ("octavo.chat:main", "Talk to a running server."),
+    "complete": ("octavo.complete:main", "Let a running server continue a text."),
     "gateway": ("octavo.gateway.server:main", "Run the REST gateway, in front of a router."),
     "router": ("octavo.router.server:main", "Run a router: text in, text out, over gRPC."),
     "scheduler": ("octavo.scheduler.server:main", "Run the scheduler of a group of workers."),
