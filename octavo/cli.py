@@ -4,6 +4,7 @@ A command's module is imported when the command is given, so `octavo --help` sta
 """
 
 import sys
+from collections.abc import Mapping
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -18,6 +19,13 @@ _COMMANDS = {
     "router": ("octavo.router.server:main", "Run a router: text in, text out, over gRPC."),
     "scheduler": ("octavo.scheduler.server:main", "Run the scheduler of a group of workers."),
     "worker": ("octavo.worker.server:main", "Run a worker: one device's share of the model."),
+}
+
+_GROUPS = {
+    "bench": (
+        "Measure how fast models are served.",
+        {"serve": ("octavo.bench_serve:main", "Measure a running server, over REST.")},
+    ),
 }
 
 _EPILOGUE = (
@@ -38,9 +46,17 @@ def build_app() -> App:
         exit_on_error=False,
         print_error=False,
     )
-    for position, (name, (target, does)) in enumerate(_COMMANDS.items()):
-        app.command(target, name=name, help=does, sort_key=position)
+    _add(app, _COMMANDS)
+    for position, (name, (does, commands)) in enumerate(_GROUPS.items(), start=len(_COMMANDS)):
+        group = App(name=name, help=does, sort_key=position)
+        _add(group, commands)
+        app.command(group)
     return app
+
+
+def _add(app: App, commands: Mapping[str, tuple[str, str]]) -> None:
+    for position, (name, (target, does)) in enumerate(commands.items()):
+        app.command(target, name=name, help=does, sort_key=position)
 
 
 def main() -> None:

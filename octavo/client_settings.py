@@ -1,6 +1,7 @@
 """The flags of the commands that talk to a running server."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,6 +14,8 @@ class ClientSettings:
     """Name of the model; unset: the first that the server lists."""
     api_key: str | None = None
     """Key of a server that wants one; OCTAVO_API_KEY keeps it off the list of processes."""
+    config: Path | None = None
+    """YAML file that gives flags; the command line and the environment go before it."""
 
 
 @dataclass(frozen=True, kw_only=True)
