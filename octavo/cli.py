@@ -15,6 +15,7 @@ _COMMANDS = {
     "serve": ("octavo.serve:main", "Serve a model: start and watch the whole cluster here."),
     "chat": ("octavo.chat:main", "Talk to a running server."),
     "complete": ("octavo.complete:main", "Let a running server continue a text."),
+    "plan": ("octavo.worker.plan:main", "Say what a model takes and how many requests fit."),
     "gateway": ("octavo.gateway.server:main", "Run the REST gateway, in front of a router."),
     "router": ("octavo.router.server:main", "Run a router: text in, text out, over gRPC."),
     "scheduler": ("octavo.scheduler.server:main", "Run the scheduler of a group of workers."),

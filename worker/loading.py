@@ -64,6 +64,17 @@ def load_model_runner(settings: WorkerSettings, report: StartupReport) -> ModelR
     return runner
 
 
+def describe_worker(settings: WorkerSettings) -> tuple[ModelConfig, step_pb2.WorkerReady]:
+    """Say what a worker with these settings would be and hold, without loading it.
+
+    Raises StartupError where the worker would.
+    """
+    _refuse_numbers_below_one(settings)
+    config, _ = open_model(settings)
+    dtype = choose_dtype(settings.dtype)
+    return config, _describe(config, _limits(settings, config, dtype), dtype)
+
+
 def open_model(settings: WorkerSettings) -> tuple[ModelConfig, Checkpoint]:
     """Find config and weights at the model's path, and read their headers."""
     path = Path(settings.model)

@@ -1,0 +1,73 @@
+"""octavo.worker.plan: what is planned is what a worker then takes."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from octavo.startup import StartupReport
+from octavo.v1.step_pb2 import KVGroup, WorkerReady
+from octavo.worker import plan
+from octavo.worker.loading import describe_worker, load_model_runner
+from tests.worker.runners import settings_for
+from tests.worker.tiny_models import save_tiny_llama
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    save_tiny_llama(tmp_path)
+    return tmp_path
+
+
+def test_the_plan_is_what_the_worker_becomes(saved: Path) -> None:
+    settings = settings_for(saved)
+    planned = describe_worker(dataclasses.replace(settings, load_format="dummy"))[1]
+    loaded = load_model_runner(settings, StartupReport(None)).describe()
+    loaded.ClearField("model_hash")
+    loaded.ClearField("model_path")
+    assert planned == loaded
+
+
+def test_a_config_is_enough_and_the_weights_are_those_of_transformers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = save_tiny_llama(tmp_path, vocab_size=50_000, hidden_size=1024)
+    (tmp_path / "model.safetensors").unlink()
+    status = plan.main(str(tmp_path), dtype="float32", num_gpu_blocks_override=8, max_num_seqs=3)
+    shown = capsys.readouterr().out
+    assert status == 0
+    assert f"weights      {model.num_parameters() * 4 / 1e9:8.3f} GB" in shown
+    assert "8 blocks of 16 tokens: 128 tokens" in shown
+
+
+def test_a_context_that_does_not_fit_is_lowered_with_a_note(
+    saved: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert plan.main(str(saved), num_gpu_blocks_override=8) == 0
+    shown = capsys.readouterr().out
+    assert "context      128 tokens" in shown
+    assert "trained for 256 tokens; the context is lowered" in shown
+
+
+def test_a_context_that_fits_has_no_note(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert plan.main(str(saved), num_gpu_blocks_override=16) == 0
+    assert "Note" not in capsys.readouterr().out
+
+
+def test_a_length_that_was_asked_for_and_does_not_fit_is_refused(
+    saved: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert plan.main(str(saved), num_gpu_blocks_override=8, max_model_len=200) == 1
+    shown = capsys.readouterr()
+    assert "--max-model-len 200 does not fit" in shown.err and shown.err.count("\n") == 1
+    assert shown.out == ""
+
+
+@pytest.mark.parametrize(
+    ("length", "fit"),
+    # 100 blocks of 16 tokens, 30 rows.
+    [(1, 30), (48, 30), (49, 25), (160, 10), (161, 9), (1600, 1), (1601, 0)],
+)
+def test_requests_fit_by_whole_blocks_and_rows(length: int, fit: int) -> None:
+    worker = WorkerReady(block_size=16, num_rows=30, kv_groups=[KVGroup(num_blocks=100)])
+    assert plan.requests_at_once(worker, length) == fit
