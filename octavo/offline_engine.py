@@ -1,0 +1,187 @@
+"""Router, scheduler and model in one process: their own parts, joined by calls, not by sockets."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+from octavo.router.engine import Engine, EngineCatalog
+from octavo.router.metrics import RouterMetrics
+from octavo.router.open_requests import OpenRequests
+from octavo.router.scheduler_client import SchedulerClient
+from octavo.router.service import InferenceServicer
+from octavo.router.step_outputs import hand_out
+from octavo.scheduler.scheduler import Scheduler
+from octavo.scheduler.server import model_info, scheduler_config
+from octavo.scheduler.settings import SchedulerSettings
+from octavo.worker.step_loop import StepRunner
+
+from .errors import InternalError
+from .request_output import CompletionOutput, RequestOutput
+from .v1 import inference_pb2, scheduling_pb2
+
+_ROUTER_ID = bytes(16)
+
+Request = inference_pb2.GenerateRequest | inference_pb2.ChatRequest
+
+
+class InProcessScheduler(SchedulerClient):
+    """The router's client of a scheduler, and the scheduler: runs a step when it is told to."""
+
+    def __init__(self, runner: StepRunner, settings: SchedulerSettings) -> None:
+        super().__init__("in this process", _ROUTER_ID)
+        ready = runner.describe()
+        config = scheduler_config(settings, ready, epoch=1)
+        self.info = model_info(settings, ready, config)
+        self._scheduler = Scheduler(config)
+        self._runner = runner
+
+    @property
+    def is_attached(self) -> bool:
+        return True
+
+    async def run(
+        self,
+        on_attached: Callable[[scheduling_pb2.ModelInfo], Awaitable[None]],
+        on_lost: Callable[[], Awaitable[None]],
+    ) -> None:
+        """Tell what is served, and stay until cancelled."""
+        await on_attached(self.info)
+        await asyncio.Event().wait()
+
+    def step(self) -> None:
+        """Plan a step, run it, and hand its tokens out."""
+        plan = self._scheduler.schedule(time.monotonic_ns())
+        if plan is not None:
+            self._scheduler.update(self._runner.execute(plan), time.monotonic_ns())
+        for outputs in self._scheduler.take_outputs().values():
+            hand_out(outputs, self._streams)
+
+    async def _submit(self, request: scheduling_pb2.SubmitRequest) -> None:
+        request.router_id = self._router_id
+        self._scheduler.submit(request, time.monotonic_ns())
+
+    def _send(self, message: scheduling_pb2.AttachRequest) -> None:
+        if message.HasField("abort"):
+            self._scheduler.abort(message.abort, time.monotonic_ns())
+        elif message.HasField("window"):
+            self._scheduler.set_window(message.window)
+
+
+class OfflineEngine:
+    """Runs requests through the router's own service, step by step, on one event loop."""
+
+    def __init__(self, scheduler: InProcessScheduler, chat_template: Path | None) -> None:
+        self._scheduler = scheduler
+        engine = Engine(scheduler, chat_template)
+        open_requests = OpenRequests()
+        self._servicer = InferenceServicer(
+            EngineCatalog([engine]), open_requests, RouterMetrics(open_requests)
+        )
+        self._engine = engine
+        self._attachment: asyncio.Task[None] | None = None
+        self._failure: Exception | None = None
+
+    async def start(self) -> None:
+        """Read tokenizer and chat template; raises StartupError."""
+        attached = asyncio.Event()
+
+        async def set_serving(is_serving: bool) -> None:
+            attached.set()
+
+        self._attachment = asyncio.create_task(self._engine.run(set_serving))
+        ready = asyncio.create_task(attached.wait())
+        await asyncio.wait({self._attachment, ready}, return_when=asyncio.FIRST_COMPLETED)
+        ready.cancel()
+        if self._attachment.done():
+            self._attachment.result()
+
+    async def close(self) -> None:
+        """End the chat template's helper."""
+        if self._attachment is not None:
+            self._attachment.cancel()
+            await asyncio.gather(self._attachment, return_exceptions=True)
+
+    async def run(
+        self, requests: Sequence[Request], on_finished: Callable[[RequestOutput], None]
+    ) -> list[RequestOutput]:
+        """Return the requests' outputs, in their order; all end together if one is refused.
+
+        Every request is submitted before the first step, so that steps do not depend on timing.
+
+        Raises:
+            RequestError: a request is refused, or failed.
+        """
+        if self._failure is not None:
+            raise InternalError(f"the engine failed before: {self._failure}; make a new LLM")
+        calls: list[asyncio.Task[RequestOutput]] = []
+        try:
+            for request in requests:
+                reader = _Reader(request)
+                calls.append(asyncio.create_task(self._answer(reader, on_finished)))
+                await reader.accepted(calls[-1])
+            answers = asyncio.gather(*calls)
+            while not answers.done():
+                self._step()
+                # The calls take what the step brought, and an interrupt is noticed.
+                await asyncio.sleep(0)
+            return await answers
+        finally:
+            for call in calls:
+                call.cancel()
+            await asyncio.gather(*calls, return_exceptions=True)
+
+    def _step(self) -> None:
+        try:
+            self._scheduler.step()
+        except Exception as error:
+            # Scheduler and model no longer agree on what has been computed.
+            self._failure = error
+            raise
+
+    async def _answer(
+        self, reader: "_Reader", on_finished: Callable[[RequestOutput], None]
+    ) -> RequestOutput:
+        if isinstance(reader.request, inference_pb2.ChatRequest):
+            await self._servicer.Chat(reader.request, reader)
+        else:
+            await self._servicer.Generate(reader.request, reader)
+        on_finished(reader.output)
+        return reader.output
+
+
+class _Reader:
+    """The reader of one call, where the router's service expects gRPC's context."""
+
+    def __init__(self, request: Request) -> None:
+        options = request.options
+        text = request.text if isinstance(request, inference_pb2.GenerateRequest) else ""
+        self.request = request
+        self.output = RequestOutput(options.request_id, text or None)
+        self._stop_token_ids = frozenset(options.stop.stop_token_ids)
+        self._has_started = asyncio.Event()
+
+    async def accepted(self, call: "asyncio.Task[RequestOutput]") -> None:
+        """Return when the scheduler has the request; raises what `call` was refused for."""
+        started = asyncio.create_task(self._has_started.wait())
+        await asyncio.wait({call, started}, return_when=asyncio.FIRST_COMPLETED)
+        started.cancel()
+        if call.done():
+            call.result()
+
+    # What the service calls.
+
+    def time_remaining(self) -> None:
+        """Offline requests have no deadline."""
+
+    def invocation_metadata(self) -> tuple[()]:
+        return ()
+
+    async def send_initial_metadata(self, metadata: object) -> None:
+        """The request is valid."""
+        num_outputs = self.request.options.n
+        self.output.outputs = [CompletionOutput(index) for index in range(num_outputs)]
+
+    async def write(self, event: inference_pb2.StreamEvent) -> None:
+        self.output.add(event, self._stop_token_ids)
+        self._has_started.set()
