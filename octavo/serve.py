@@ -35,14 +35,15 @@ def main(
     Parameters
     ----------
     model:
-        A directory with config.json and safetensors files, a .gguf file, or `demo`.
+        A directory with config.json and safetensors files, a .gguf file, an id on the Hugging Face
+        hub (owner/name or owner/name:file.gguf), or `demo`.
     """
     console = make_console(settings.log_format, sys.stderr, (_SERVE, *FLAGS))
     names = settings.served_model_name or (model,)
     try:
         if settings.dry_run:
             directory = Path(tempfile.gettempdir()) / "octavo"
-            cluster = Cluster(settings, locate_model(model), names, directory)
+            cluster = Cluster(settings, locate_model(model, settings.revision), names, directory)
             print(*cluster.command_lines(), sep="\n")
             return 0
         return _serve(model, names, settings, console)
@@ -58,7 +59,9 @@ def _serve(model: str, names: tuple[str, ...], settings: ServeSettings, console:
     check_port_is_free(settings.host, settings.port, "--port")
     check_port_is_free(settings.host, settings.grpc_port, "--grpc-port")
     check_port_is_free("127.0.0.1", settings.metrics_port, "--metrics-port")
-    path = resolve_model(model, console.say)
+    path = resolve_model(
+        model, console.say, revision=settings.revision, is_offline=settings.offline
+    )
     console.stage(_SERVE, f"model is {path}", time.monotonic() - started_s)
     with run_directory() as directory:
         cluster = Cluster(settings, path, names, directory)

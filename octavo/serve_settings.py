@@ -59,6 +59,10 @@ class ServeSettings(ProcessSettings):
     """Threads that compute; unset: one for each core."""
     drain_timeout_s: float = 30.0
     """Seconds that running requests have to finish when the server is told to stop."""
+    revision: str | None = None
+    """Branch, tag or commit of a model on the hub; unset: main."""
+    offline: Annotated[bool, Parameter(negative=())] = False
+    """Use what was fetched from the hub before, and no network."""
     mock: Annotated[bool, Parameter(show=False)] = False
     """For tests: a worker that speaks the whole protocol without a model."""
     dry_run: Annotated[bool, Parameter(negative=())] = False

@@ -13,7 +13,7 @@ from octavo.cluster import FLAGS, FLAGS_OF_ALL, Cluster
 from octavo.serve_settings import ServeSettings
 
 # What serve needs for itself, and does not pass on.
-_OWN = {"served_model_name", "dry_run", "config", "ready_fd"}
+_OWN = {"offline", "revision", "served_model_name", "dry_run", "config", "ready_fd"}
 
 
 def cluster(**flags: Any) -> Cluster:

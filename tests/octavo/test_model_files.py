@@ -59,7 +59,6 @@ def test_a_directory_and_a_gguf_file_are_themselves(tmp_path: Path) -> None:
         ("{}/models/nothing-like-it", r"/models has nothing called nothing-like-it\.$"),
         ("{}/models/llama.gguf/x", r"llama\.gguf is a file, not a directory"),
         ("{}/models/notes.txt", r"neither a model directory nor a \.gguf file"),
-        ("meta-llama/Llama-3.2-1B", r"Downloading from Hugging Face is not offered yet"),
         ("dmo", r"Did you mean demo\?"),
     ],
 )
