@@ -145,7 +145,7 @@ def _no_weights(model: HubModel, names: Sequence[str]) -> str:
         return (
             f"{model} has its weights as pickled files (.bin, .pt), which can run code and are"
             " never loaded. Convert them: load the model with transformers' from_pretrained and"
-            " write it with save_pretrained(DIRECTORY), which makes safetensors; then serve DIRECTORY."
+            " write it with save_pretrained(DIRECTORY), which makes safetensors, and serve that."
         )
     return f"{model} has no model.safetensors."
 
