@@ -16,7 +16,7 @@ from .machine_limits import MachineLimits, measure_limits, seconds_of
 
 VOCAB_SIZE = 49_152
 
-# Name, temperature, top_k, top_p.
+# Name, temperature, top_k, top_p; min_p is one comparison and stays at 0.
 SETTINGS: tuple[tuple[str, float, int, float], ...] = (
     ("greedy", 0.0, 0, 1.0),
     ("temperature", 1.0, 0, 1.0),
@@ -27,7 +27,7 @@ SETTINGS: tuple[tuple[str, float, int, float], ...] = (
 )
 
 
-Columns = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+Columns = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 def columns(num_rows: int, temperature: float, top_k: int, top_p: float) -> Columns:
@@ -37,6 +37,7 @@ def columns(num_rows: int, temperature: float, top_k: int, top_p: float) -> Colu
         torch.full((num_rows,), temperature),
         torch.full((num_rows,), top_k, dtype=torch.int32),
         torch.full((num_rows,), top_p),
+        torch.zeros(num_rows),
         torch.arange(num_rows),
         torch.arange(num_rows) + 100,
     )

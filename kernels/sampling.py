@@ -8,7 +8,8 @@ A draw depends on nothing but (seed, position, token_id), so it is the same in e
 a resumption, and on every machine up to rounding.
 
 Sources: Philox from Parallel Random Numbers: As Easy as 1, 2, 3 (Salmon et al., 2011); Gumbel-max
-as in A* Sampling (Maddison et al., 2014); top_p is nucleus sampling (Holtzman et al., 2019).
+as in A* Sampling (Maddison et al., 2014); top_p is nucleus sampling (Holtzman et al., 2019); min_p
+is that of Turning Up the Heat (Nguyen et al., 2024).
 """
 
 import torch
@@ -26,20 +27,24 @@ def sample(
     temperature: Tensor,
     top_k: Tensor,
     top_p: Tensor,
+    min_p: Tensor,
     seeds: Tensor,
     positions: Tensor,
 ) -> Tensor:
     """Choose a token for each row.
 
     Ties go to the lowest token id, everywhere: in the argmax, and where top_k or top_p cut between
-    tokens of equal probability. top_k is applied first; top_p then keeps the smallest set of the
-    most probable tokens whose probabilities, among those that top_k kept, sum to at least top_p.
+    tokens of equal probability. min_p is applied first, then top_k; top_p then keeps the smallest
+    set of the most probable tokens whose probabilities, among those still there, sum to at least
+    top_p.
 
     Args:
         logits: float32 [num_rows, vocab_size], contiguous.
         temperature: float32 [num_rows]; 0 takes the most probable token, and the rest is not read.
         top_k: int32 [num_rows]; 0 keeps all.
         top_p: float32 [num_rows]; 1 keeps all.
+        min_p: float32 [num_rows]; keeps tokens at least this share as probable as the most
+            probable one. 0 keeps all.
         seeds: int64 [num_rows], the bits of an unsigned 64-bit seed.
         positions: int64 [num_rows], index in its sequence of the token to be drawn.
     Returns:
@@ -47,11 +52,14 @@ def sample(
     """
     cpu = library.load_for(logits.dtype)
     if cpu is None:
-        return sample_reference(logits, temperature, top_k, top_p, seeds, positions)
+        return sample_reference(logits, temperature, top_k, top_p, min_p, seeds, positions)
     num_rows, vocab_size = logits.shape
     assert logits.dtype == temperature.dtype == top_p.dtype == torch.float32
     assert seeds.dtype == positions.dtype == torch.int64 and top_k.dtype == torch.int32
-    for column in (temperature, top_k, top_p, seeds, positions):
+    assert min_p.dtype == torch.float32
+    # Its logarithm is what the scaled logits are compared with; minus infinity keeps all.
+    log_min_p = min_p.log()
+    for column in (temperature, top_k, top_p, log_min_p, seeds, positions):
         assert column.shape == (num_rows,) and column.is_contiguous(), column.shape
     assert logits.is_contiguous()
     tokens = torch.empty(num_rows, dtype=torch.int64)
@@ -60,6 +68,7 @@ def sample(
         temperature.data_ptr(),
         top_k.data_ptr(),
         top_p.data_ptr(),
+        log_min_p.data_ptr(),
         seeds.data_ptr(),
         positions.data_ptr(),
         tokens.data_ptr(),
@@ -74,12 +83,15 @@ def sample_reference(
     temperature: Tensor,
     top_k: Tensor,
     top_p: Tensor,
+    min_p: Tensor,
     seeds: Tensor,
     positions: Tensor,
 ) -> Tensor:
     largest = logits.amax(dim=-1, keepdim=True)  # NaN if the row has one.
     is_greedy = (temperature == 0)[:, None]
     scaled = (logits - largest) / torch.where(is_greedy, 1.0, temperature[:, None])
+    is_below = (scaled < min_p.log()[:, None]) & ~is_greedy
+    scaled = scaled.masked_fill(is_below, -torch.inf)
     ranked, token_ids = scaled.sort(dim=-1, descending=True, stable=True)
     rank = torch.arange(logits.shape[1], device=logits.device)
     is_beyond_k = (top_k[:, None] > 0) & (rank >= top_k[:, None])

@@ -69,11 +69,12 @@ class PlannedStep:
         changes.block_ids.extend([block.block_id for block in blocks])
 
     def close(
-        self, epoch: int, freed_rows: list[int], sealed: list[list[Block]]
+        self, epoch: int, vocab_size: int, freed_rows: list[int], sealed: list[list[Block]]
     ) -> step_pb2.StepPlan:
         """End the planning and return the plan.
 
         Args:
+            vocab_size: no token from there on can be drawn.
             freed_rows: rows given back since the last plan.
             sealed: for each group, the blocks whose content became final since the last plan.
         """
@@ -95,7 +96,7 @@ class PlannedStep:
             epoch=epoch,
             step_id=self.step_id,
             freed_rows=freed_rows,
-            added_rows=[_added_row(sequence) for sequence in self.added],
+            added_rows=[_added_row(sequence, vocab_size) for sequence in self.added],
             forked_rows=[_forked_row(source, sibling) for source, sibling in self.forks],
             row=self.rows,
             num_new_tokens=self.num_new_tokens,
@@ -107,8 +108,9 @@ class PlannedStep:
         )
 
 
-def _added_row(sequence: Sequence) -> step_pb2.AddedRow:
+def _added_row(sequence: Sequence, vocab_size: int) -> step_pb2.AddedRow:
     request = sequence.request
+    held_back = request.stop_token_ids if request.min_tokens else ()
     return step_pb2.AddedRow(
         row=sequence.row,
         request_key=request.key,
@@ -123,6 +125,10 @@ def _added_row(sequence: Sequence) -> step_pb2.AddedRow:
         sampling=request.sampling,
         seed=sequence.seed,
         adapter=request.adapter,
+        # Clients may name stop tokens that the model does not have.
+        stop_token_ids=sorted(token for token in held_back if token < vocab_size),
+        min_tokens=request.min_tokens,
+        bad_words=request.bad_words,
     )
 
 

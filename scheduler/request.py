@@ -45,6 +45,9 @@ class Request:
     """One for each full block of the prompt; empty where prefix caching is off."""
     sampling: common_pb2.SamplingParams
     stop_token_ids: frozenset[int]
+    min_tokens: int
+    """No output ends with a stop token before it has so many tokens."""
+    bad_words: "tuple[common_pb2.TokenIds, ...]"
     max_output_tokens: int
     """Of one output; prompt and output fit the context."""
     submitted_ns: int

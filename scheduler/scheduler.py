@@ -137,7 +137,10 @@ class Scheduler:
         state.in_flight.append(step)
         state.stats.num_steps += 1
         return step.close(
-            self._config.epoch, state.running.take_freed_rows(), state.kv_cache.end_step()
+            self._config.epoch,
+            self._config.vocab_size,
+            state.running.take_freed_rows(),
+            state.kv_cache.end_step(),
         )
 
     def update(self, result: step_pb2.StepResult, now_ns: int) -> None:

@@ -8,13 +8,13 @@ from collections.abc import Sequence as Values
 
 from octavo.block_hash import HASH_BYTES, BlockHash, extend_chain, root_hash
 from octavo.errors import InvalidArgument, Unsupported
-from octavo.v1 import common_pb2, scheduling_pb2
+from octavo.v1 import scheduling_pb2
 
 from .config import SchedulerConfig
 from .request import Request, Sequence, TokenEntry
+from .sampling_checks import check_sampling
 
 KEY_BYTES = 16
-MAX_TEMPERATURE = 2
 
 
 def check_request(submit: scheduling_pb2.SubmitRequest, config: SchedulerConfig) -> None:
@@ -47,7 +47,9 @@ def check_request(submit: scheduling_pb2.SubmitRequest, config: SchedulerConfig)
         raise InvalidArgument("max_tokens is 0; it has to be at least 1.", field="max_tokens")
     if submit.adapter or submit.media or submit.HasField("grammar"):
         raise Unsupported("This scheduler takes no adapters, media or grammars; leave them out.")
-    _check_sampling(submit.sampling)
+    if submit.HasField("num_logprobs") or submit.HasField("num_prompt_logprobs"):
+        raise Unsupported("This scheduler gives no log-probabilities; leave them out.")
+    check_sampling(submit, config.vocab_size)
     _check_hashes(submit, config)
     _check_delivered(submit, config)
 
@@ -59,19 +61,6 @@ def _check_token_ids(token_ids: Values[int], field: str, config: SchedulerConfig
             f"The {field} has the token id {largest}; the model's ids are below"
             f" {config.vocab_size}.",
             field=field,
-        )
-
-
-def _check_sampling(sampling: common_pb2.SamplingParams) -> None:
-    # Not a number is not between anything.
-    if sampling.HasField("temperature") and not 0 <= sampling.temperature <= MAX_TEMPERATURE:
-        raise InvalidArgument(
-            f"temperature is {sampling.temperature:g}; it has to lie in 0..{MAX_TEMPERATURE}.",
-            field="temperature",
-        )
-    if sampling.HasField("top_p") and not 0 < sampling.top_p <= 1:
-        raise InvalidArgument(
-            f"top_p is {sampling.top_p:g}; it has to be above 0 and at most 1.", field="top_p"
         )
 
 
@@ -113,7 +102,7 @@ def build_request(
     new_tokens: list[TokenEntry],
 ) -> Request:
     """Return the request, with a sequence for each output; `check_request` has passed."""
-    root = root_hash(config.model_hash, submit.tenant, submit.adapter)
+    root = root_hash(config.model_hash, submit.tenant, submit.adapter, submit.cache_salt)
     request = Request(
         key=submit.request_key,
         router_id=submit.router_id,
@@ -125,6 +114,8 @@ def build_request(
         prompt_block_hashes=_prompt_hashes(submit, config, root),
         sampling=submit.sampling,
         stop_token_ids=frozenset(submit.stop_token_ids),
+        min_tokens=submit.min_tokens,
+        bad_words=tuple(submit.bad_words),
         max_output_tokens=_max_output_tokens(submit, config),
         submitted_ns=now_ns,
         expires_ns=now_ns + submit.timeout_ns if submit.HasField("timeout_ns") else None,

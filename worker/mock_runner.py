@@ -80,7 +80,9 @@ class MockRunner:
 
     def _next_tokens(self, rows: NDArray[np.intp]) -> list[int]:
         """Return a token for each row: a hash of seed, position and the last token."""
-        seed = np.where(self._rows.temperature[rows] == 0, np.uint64(0), self._rows.seed[rows])
+        seed = np.where(
+            self._rows.sampling.temperature[rows] == 0, np.uint64(0), self._rows.seed[rows]
+        )
         num_tokens = self._rows.num_tokens[rows]
         positions = num_tokens.astype(np.uint64)
         last = self._rows.token_ids[rows, num_tokens - 1].astype(np.uint64)

@@ -105,10 +105,20 @@ class ModelRunner:
         if not len(sampled):
             return np.empty(0, np.int64)
         tokens = sample_rows(logits, self._rows, sampled)
-        for row, token in zip(sampled.tolist(), tokens.tolist(), strict=True):
+        for place, (row, token) in enumerate(zip(sampled.tolist(), tokens.tolist(), strict=True)):
             if token == _NOT_A_NUMBER:
-                message = "The model's output was not a number (NaN); try again or shorten it."
+                message = _why_no_token(logits[place])
                 result.errors.append(RowError(row=row, message=message))
                 token = _ANY_TOKEN
             self._rows.append_token(row, token)
         return tokens
+
+
+def _why_no_token(logits: Tensor) -> str:
+    """Return what the client is told of a row whose logits, as they were sampled, gave no token."""
+    if logits.isneginf().all():
+        return (
+            "No token is left to draw after allowed_token_ids, bad_words, min_tokens and"
+            " logit_bias; allow more."
+        )
+    return "The model's output was not a number (NaN); try again or shorten it."

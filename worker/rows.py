@@ -12,15 +12,15 @@ A step uses it in this order:
 Idea of permanent rows and plans of deltas: vLLM's model runner v2.
 """
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from octavo.v1 import common_pb2, step_pb2
+from octavo.v1 import step_pb2
 
 from .block_tables import TRAP, BadPlan, BlockTables, column
+from .row_sampling import RowSampling
 from .undo_log import UndoLog
 
 __all__ = ["BadPlan", "PlanColumns", "RowLimits", "Rows"]
@@ -58,7 +58,8 @@ class Rows:
         block_tables: for each group, int32 [num_rows, max_blocks].
         num_blocks: for each group, int32 [num_rows].
         seed: uint64 [num_rows]; the output's own.
-        temperature, top_p: float32 [num_rows]; top_k: int32 [num_rows], 0 keeps all tokens.
+        num_prompt_tokens: int32 [num_rows].
+        sampling: the sampling parameters of all rows.
         is_used: bool [num_rows].
     """
 
@@ -70,11 +71,10 @@ class Rows:
         self.num_tokens = np.zeros(limits.num_rows, np.int32)
         self.num_computed_tokens = np.zeros(limits.num_rows, np.int32)
         self.seed = np.zeros(limits.num_rows, np.uint64)
-        self.temperature = np.zeros(limits.num_rows, np.float32)
-        self.top_p = np.zeros(limits.num_rows, np.float32)
-        self.top_k = np.zeros(limits.num_rows, np.int32)
+        self.num_prompt_tokens = np.zeros(limits.num_rows, np.int32)
         self.is_used = np.zeros(limits.num_rows, np.bool_)
         self._undo = UndoLog()
+        self.sampling = RowSampling(limits.num_rows, limits.vocab_size, self._undo)
         max_blocks = -(-(limits.max_model_len + 1) // limits.block_size)
         self._groups = [
             BlockTables(limits.num_rows, max_blocks, pool_size, self._undo)
@@ -113,14 +113,9 @@ class Rows:
             source, row = forked.source_row, forked.row
             count = self.num_tokens[source]
             self.token_ids[row, :count] = self.token_ids[source, :count]
-            for values in (
-                self.num_tokens,
-                self.num_computed_tokens,
-                self.temperature,
-                self.top_p,
-                self.top_k,
-            ):
+            for values in (self.num_tokens, self.num_prompt_tokens, self.num_computed_tokens):
                 values[row] = values[source]
+            self.sampling.fork(source, row)
             for group in self._groups:
                 group.share(source, row)
             self.seed[row] = forked.seed
@@ -170,11 +165,11 @@ class Rows:
             self._poison_row(row)
 
     def _poison_row(self, row: int) -> None:
-        for values in (self.token_ids, self.num_tokens, self.num_computed_tokens, self.top_k):
+        for values in (self.token_ids, self.num_tokens, self.num_prompt_tokens):
             self._undo.write(values, row, TRAP)
-        for sampling in (self.temperature, self.top_p):
-            self._undo.write(sampling, row, math.nan)
+        self._undo.write(self.num_computed_tokens, row, TRAP)
         self._undo.write(self.seed, row, TRAP)
+        self.sampling.poison(row)
 
     def _add(self, added: step_pb2.AddedRow) -> None:
         row, limits = added.row, self.limits
@@ -204,21 +199,11 @@ class Rows:
         write = self._undo.write
         write(self.token_ids, (row, slice(0, len(tokens))), tokens)
         write(self.num_tokens, row, len(tokens))
+        write(self.num_prompt_tokens, row, added.num_prompt_tokens)
         write(self.num_computed_tokens, row, added.num_computed_tokens)
         write(self.seed, row, added.seed)
         write(self.is_used, row, True)
-        self._set_sampling(row, added.sampling)
-
-    def _set_sampling(self, row: int, sampling: common_pb2.SamplingParams) -> None:
-        """Take the sampling parameters over, with the defaults of common.proto."""
-        temperature = sampling.temperature if sampling.HasField("temperature") else 1.0
-        top_p = sampling.top_p if sampling.HasField("top_p") else 1.0
-        if not (0.0 <= temperature < math.inf and 0.0 < top_p <= 1.0):
-            raise BadPlan(f"row {row} is added with temperature {temperature} and top_p {top_p}")
-        self._undo.write(self.temperature, row, temperature)
-        self._undo.write(self.top_p, row, top_p)
-        # To keep more tokens than there are is to keep all, and the column could not hold it.
-        self._undo.write(self.top_k, row, min(sampling.top_k, self.limits.vocab_size))
+        self.sampling.set(added)
 
     def _columns(self, plan: step_pb2.StepPlan) -> PlanColumns:
         row, num_new, sample = (

@@ -11,20 +11,33 @@ from .rows import Rows
 
 
 def sample_rows(logits: Tensor, rows: Rows, sampled: NDArray[np.intp]) -> NDArray[np.int64]:
-    """Return a token for each row of `sampled`, or -1 where its logits are no numbers.
+    """Return a token for each row of `sampled`, or -1 where there is none to be drawn.
 
     Args:
-        logits: float32 [len(sampled), vocab_size].
+        logits: float32 [len(sampled), vocab_size]; changed by the rows' rules.
     """
     # A token's noise depends on the position it will have, so a row that is computed again, here
     # or elsewhere, draws the same.
     positions = rows.num_tokens[sampled].astype(np.int64)
+    _apply_rules(logits, rows, sampled)
+    sampling = rows.sampling
     tokens = sample(
         logits,
-        temperature=torch.from_numpy(rows.temperature[sampled]),
-        top_k=torch.from_numpy(rows.top_k[sampled]),
-        top_p=torch.from_numpy(rows.top_p[sampled]),
+        temperature=torch.from_numpy(sampling.temperature[sampled]),
+        top_k=torch.from_numpy(sampling.top_k[sampled]),
+        top_p=torch.from_numpy(sampling.top_p[sampled]),
+        min_p=torch.from_numpy(sampling.min_p[sampled]),
         seeds=torch.from_numpy(rows.seed[sampled].view(np.int64)),
         positions=torch.from_numpy(positions),
     )
     return tokens.numpy()
+
+
+def _apply_rules(logits: Tensor, rows: Rows, sampled: NDArray[np.intp]) -> None:
+    """Apply the rules of the rows that have some; a row without a largest logit is left alone."""
+    for place in np.flatnonzero(rows.sampling.has_rules[sampled]).tolist():
+        # A rule could hide that something is not a number.
+        if logits[place].max().isfinite():
+            row = sampled[place]
+            known = rows.token_ids[row, : rows.num_tokens[row]]
+            rows.sampling.rules[row].apply(logits[place].numpy(), known)

@@ -23,7 +23,7 @@ _SIGNATURES: dict[str, list[type]] = {
     "rope_and_store_kv": [*[c_void_p] * 8, *[c_int64] * 7, c_int32],
     "paged_attention": [*[c_void_p] * 7, *[c_int64] * 7, c_float, c_int32],
     "linear": [*[c_void_p] * 3, *[c_int64] * 3, *[c_int32] * 2],
-    "sample": [*[c_void_p] * 7, *[c_int64] * 2],
+    "sample": [*[c_void_p] * 8, *[c_int64] * 2],
     "copy_blocks": [*[c_void_p] * 3, *[c_int64] * 4],
 }
 

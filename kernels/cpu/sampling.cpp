@@ -1,4 +1,4 @@
-// Chooses each row's next token: argmax, or Gumbel-max over what top_k and top_p keep.
+// Chooses each row's next token: argmax, or Gumbel-max over what min_p, top_k and top_p keep.
 //
 // Nothing is sorted. top_k and top_p both ask for the heaviest tokens up to a total weight (their
 // number, or their probability), and bisecting the bits of the threshold finds exactly those.
@@ -137,6 +137,13 @@ void keep_heaviest(Row& row, const Candidates& candidates, double target) {
     }
 }
 
+void apply_min_p(Row& row, float log_min_p) {
+    for (size_t i = 0; i < row.size(); i += VEC) {
+        const Vec v = load(&row[i]);
+        store(&row[i], select(v >= splat(log_min_p), v, splat(-INFINITE)));
+    }
+}
+
 void apply_top_k(Row& row, Candidates& candidates, int64_t k) {
     // k groups have a token as large as the k-th largest maximum of a group: no smaller one counts.
     std::vector<float> maxima;
@@ -189,8 +196,8 @@ int64_t draw(const Row& row, uint64_t seed, uint64_t position) {
 }  // namespace
 
 extern "C" void sample(const float* logits, const float* temperature, const int32_t* top_k,
-                       const float* top_p, const uint64_t* seeds, const uint64_t* positions,
-                       int64_t* tokens, int64_t num_rows, int64_t vocab_size) {
+                       const float* top_p, const float* log_min_p, const uint64_t* seeds,
+                       const uint64_t* positions, int64_t* tokens, int64_t num_rows, int64_t vocab_size) {
     parallel_tasks(num_rows, num_rows * vocab_size * 8, [&](int64_t i) {
         const float* row_logits = logits + i * vocab_size;
         const float largest = largest_or_nan(row_logits, vocab_size);
@@ -205,6 +212,7 @@ extern "C" void sample(const float* logits, const float* temperature, const int3
         thread_local Row row;
         thread_local Candidates candidates;
         scale(row_logits, vocab_size, largest, temperature[i], row);
+        if (log_min_p[i] > -INFINITE) apply_min_p(row, log_min_p[i]);
         if (0 < top_k[i] && top_k[i] < vocab_size) apply_top_k(row, candidates, top_k[i]);
         if (top_p[i] < 1) apply_top_p(row, candidates, top_p[i]);
         tokens[i] = draw(row, seeds[i], positions[i]);

@@ -29,6 +29,7 @@ def draw(
     temperature: float = 1.0,
     top_k: int = 0,
     top_p: float = 1.0,
+    min_p: float = 0.0,
     seed: int = 0,
     first_position: int = 0,
 ) -> list[int]:
@@ -39,16 +40,19 @@ def draw(
         torch.full((rows,), float(temperature)),
         torch.full((rows,), top_k, dtype=torch.int32),
         torch.full((rows,), top_p),
+        torch.full((rows,), float(min_p)),
         torch.full((rows,), seed),
         torch.arange(first_position, first_position + rows),
     )
     return [int(token) for token in tokens]
 
 
-def drawn_set(logits: list[float], *, top_k: int = 0, top_p: float = 1.0) -> set[int]:
+def drawn_set(
+    logits: list[float], *, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0
+) -> set[int]:
     """The tokens that come up in 2,000 draws."""
     rows = torch.tensor(logits).expand(2000, -1)
-    return set(draw(rows, top_k=top_k, top_p=top_p))
+    return set(draw(rows, top_k=top_k, top_p=top_p, min_p=min_p))
 
 
 @pytest.mark.parametrize(
@@ -143,6 +147,17 @@ def test_top_p_keeps_the_smallest_set_and_of_equal_ones_the_first() -> None:
     assert drawn_set(logits, top_p=0.95) == {0, 1, 2, 3, 4}
 
 
+def test_min_p_keeps_tokens_by_their_share_of_the_most_probable_one() -> None:
+    logits = [math.log(p) for p in (0.1, 0.4, 0.2, 0.2, 0.1)]
+    assert drawn_set(logits, min_p=1) == {1}
+    assert drawn_set(logits, min_p=0.51) == {1}
+    assert drawn_set(logits, min_p=0.49) == {1, 2, 3}
+    assert drawn_set(logits, min_p=0.26) == {1, 2, 3}
+    assert drawn_set(logits, min_p=0.24) == {0, 1, 2, 3, 4}
+    # top_p counts what min_p left: of 0.8, 0.7 is more than 0.4 and less than 0.6.
+    assert drawn_set(logits, min_p=0.3, top_p=0.7) == {1, 2}
+
+
 def test_top_p_counts_the_probability_that_top_k_left() -> None:
     logits = [math.log(p) for p in (0.4, 0.3, 0.2, 0.1)]
     # Of 0.4 + 0.3 + 0.2, 0.8 is 0.72: two tokens are too few. Of all, 0.7 would have been enough.
@@ -170,7 +185,8 @@ def test_a_draw_depends_on_its_seed_position_and_row_alone() -> None:
     top_p = torch.rand(64) * 0.5 + 0.5
     seeds = torch.randint(-(2**63), 2**63 - 1, (64,))
     positions = torch.randint(0, 2**40, (64,))
-    columns = (logits, temperature, top_k, top_p, seeds, positions)
+    min_p = torch.rand(64) * 0.2
+    columns = (logits, temperature, top_k, top_p, min_p, seeds, positions)
     torch.set_num_threads(1)
     alone = torch.cat([sample(*(column[i : i + 1] for column in columns)) for i in range(64)])
     order = torch.randperm(64)
@@ -192,8 +208,9 @@ def test_all_64_bits_of_seed_and_position_count() -> None:
 
 @pytest.mark.parametrize("temperature", [1e-3, 0.7, 1.0, 50.0])
 @pytest.mark.parametrize(("top_k", "top_p"), [(0, 1.0), (0, 0.95), (50, 1.0), (3000, 0.5)])
+@pytest.mark.parametrize("min_p", [0.0, 0.02, 1.0])
 def test_the_kernel_draws_what_the_reference_draws(
-    temperature: float, top_k: int, top_p: float
+    temperature: float, top_k: int, top_p: float, min_p: float
 ) -> None:
     rows, vocab_size = 12, 5003
     logits = 3 * torch.randn(rows, vocab_size)
@@ -205,6 +222,7 @@ def test_the_kernel_draws_what_the_reference_draws(
         torch.full((rows,), temperature),
         torch.full((rows,), top_k, dtype=torch.int32),
         torch.full((rows,), top_p),
+        torch.full((rows,), min_p),
         torch.randint(-(2**63), 2**63 - 1, (rows,)),
         torch.randint(0, 2**40, (rows,)),
     )

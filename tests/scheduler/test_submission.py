@@ -20,6 +20,11 @@ def valid_request() -> scheduling_pb2.SubmitRequest:
     )
 
 
+def _bias(request: scheduling_pb2.SubmitRequest, token_id: int, value: float) -> None:
+    request.sampling.logit_bias_token_ids.append(token_id)
+    request.sampling.logit_bias_values.append(value)
+
+
 @pytest.mark.parametrize(
     ("change", "field", "words"),
     [
@@ -31,6 +36,23 @@ def valid_request() -> scheduling_pb2.SubmitRequest:
         (lambda r: setattr(r.sampling, "temperature", float("nan")), "temperature", "is nan"),
         (lambda r: setattr(r.sampling, "top_p", 0), "top_p", "is 0"),
         (lambda r: setattr(r.sampling, "top_p", 1.5), "top_p", "is 1.5"),
+        (lambda r: setattr(r.sampling, "min_p", 1.1), "min_p", "is 1.1"),
+        (lambda r: setattr(r.sampling, "presence_penalty", -2.1), "presence_penalty", "-2..2"),
+        (lambda r: setattr(r.sampling, "frequency_penalty", 3), "frequency_penalty", "-2..2"),
+        (lambda r: setattr(r.sampling, "repetition_penalty", 0), "repetition_penalty", "above 0"),
+        (lambda r: r.sampling.logit_bias_token_ids.append(1), "logit_bias", "1 .* and 0 values"),
+        (lambda r: _bias(r, 8, 1), "logit_bias", "token id 8"),
+        (lambda r: _bias(r, 1, 101), "logit_bias", "101; it has to lie in -100..100"),
+        (
+            lambda r: r.sampling.allowed_token_ids.extend([1] * 1025),
+            "allowed_token_ids",
+            "1025 entries; at most 1024",
+        ),
+        (lambda r: r.sampling.allowed_token_ids.append(8), "allowed_token_ids", "token id 8"),
+        (lambda r: r.bad_words.add(), "bad_words", "a word of 0 tokens"),
+        (lambda r: r.bad_words.add(ids=[8]), "bad_words", "token id 8"),
+        (lambda r: setattr(r, "min_tokens", 5), "min_tokens", "is 5 and max_tokens is 4"),
+        (lambda r: setattr(r, "cache_salt", bytes(65)), "cache_salt", "65 bytes; at most 64"),
         (lambda r: setattr(r, "n", 0), "n", "n is 0"),
         (lambda r: setattr(r, "n", 9), "n", "1..8"),
         (lambda r: r.seeds.append(1), "seed", "2 seeds for n = 1"),

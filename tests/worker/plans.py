@@ -79,7 +79,8 @@ def state(rows: Rows) -> list[bytes]:
     """Everything that a plan can change."""
     arrays: list[NDArray[Any]] = [
         *(rows.token_ids, rows.num_tokens, rows.num_computed_tokens, rows.seed),
-        *(rows.temperature, rows.top_p, rows.top_k, rows.is_used),
+        *rows.sampling._columns(),
+        *(rows.num_prompt_tokens, rows.is_used),
     ]
     for group in rows._groups:
         arrays += [group.table, group.num_blocks, group.references, group.is_sealed]

@@ -20,7 +20,12 @@ def test_an_added_row_holds_its_tokens_blocks_and_sampling(rows: Rows) -> None:
     assert rows.token_ids[0, : rows.num_tokens[0]].tolist() == [1, 2, 3, 4, 5, 9]
     assert rows.num_computed_tokens[0] == 5
     assert rows.block_tables[0][0, : rows.num_blocks[0][0]].tolist() == [0, 1]
-    assert (rows.temperature[0], rows.top_p[0], rows.top_k[0], rows.seed[0]) == (0, 1, 0, 7)
+    assert (
+        rows.sampling.temperature[0],
+        rows.sampling.top_p[0],
+        rows.sampling.top_k[0],
+        rows.seed[0],
+    ) == (0, 1, 0, 7)
 
 
 def test_a_row_that_keeps_more_tokens_than_there_are_keeps_all() -> None:
@@ -29,7 +34,7 @@ def test_a_row_that_keeps_more_tokens_than_there_are_keeps_all() -> None:
     first.added_rows.append(added(0, [1], [0]))
     first.added_rows[0].sampling.top_k = 2**32 - 1
     run(rows, first)
-    assert rows.top_k[0] == LIMITS.vocab_size
+    assert rows.sampling.top_k[0] == LIMITS.vocab_size
 
 
 def test_a_plan_that_goes_on_says_only_what_is_new(rows: Rows) -> None:
@@ -114,9 +119,9 @@ def test_freed_rows_are_filled_with_trap_values_where_tests_ask_for_it(rows: Row
     rows.apply(freeing)
     assert (rows.token_ids[0] == TRAP).all()
     assert (rows.block_tables[0][0] == TRAP).all()
-    assert np.isnan(rows.temperature[0])
-    assert np.isnan(rows.top_p[0])
-    assert rows.num_tokens[0] == rows.num_computed_tokens[0] == rows.top_k[0] == TRAP
+    assert np.isnan(rows.sampling.temperature[0])
+    assert np.isnan(rows.sampling.top_p[0])
+    assert rows.num_tokens[0] == rows.num_computed_tokens[0] == rows.sampling.top_k[0] == TRAP
 
 
 small = st.integers(0, 9)

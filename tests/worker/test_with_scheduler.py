@@ -8,10 +8,10 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
-from benchmarks.offline_engine import OfflineEngine
 from octavo.startup import StartupReport
 from octavo.v1 import common_pb2, scheduling_pb2
 from octavo.worker.loading import load_model_runner
+from tests.worker.offline_engine import OfflineEngine
 from tests.worker.runners import settings_for
 from tests.worker.tiny_models import greedy_tokens, save_tiny_llama
 

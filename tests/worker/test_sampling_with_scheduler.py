@@ -1,0 +1,151 @@
+"""Sampling parameters through scheduler and model, however the requests are planned."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from transformers import LlamaForCausalLM
+
+from benchmarks.offline_engine import OfflineEngine
+from octavo.kernels.sampling import sample_reference
+from octavo.startup import StartupReport
+from octavo.v1 import common_pb2, scheduling_pb2, step_pb2
+from octavo.worker.loading import load_model_runner
+from octavo.worker.model_runner import ModelRunner
+from tests.worker.reference_rules import reference_logits
+from tests.worker.runners import settings_for
+from tests.worker.tiny_models import logits_of, save_tiny_llama
+
+VOCAB_SIZE = 96
+STOP = 7
+PENALTIES = st.sampled_from([0.0, 0.0, -1.5, 0.5, 2.0])
+
+
+class Tiny:
+    """One loaded model, used by many engines after one another."""
+
+    def __init__(self, path: Path) -> None:
+        self.model: LlamaForCausalLM = save_tiny_llama(path)
+        # The longest request needs 12 blocks of 4; all together, more than there are.
+        self.runner: ModelRunner = load_model_runner(
+            settings_for(path, num_blocks=20), StartupReport(None)
+        )
+        self._epoch = 0
+
+    def engine(self, *, has_cache: bool, chunk: int, plans_ahead: int) -> OfflineEngine:
+        self._epoch += 1
+        return OfflineEngine(
+            self.runner,
+            epoch=self._epoch,
+            max_num_batched_tokens=chunk,
+            enable_prefix_caching=has_cache,
+            plans_ahead=plans_ahead,
+        )
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    return Tiny(tmp_path_factory.mktemp("tiny"))
+
+
+@st.composite
+def sampling_params(draw: st.DrawFn) -> common_pb2.SamplingParams:
+    params = common_pb2.SamplingParams(
+        temperature=draw(st.sampled_from([0.0, 0.0, 0.8])),
+        min_p=draw(st.sampled_from([0.0, 0.2])),
+        top_k=draw(st.sampled_from([0, 9])),
+        presence_penalty=draw(PENALTIES),
+        frequency_penalty=draw(PENALTIES),
+        repetition_penalty=draw(st.sampled_from([1.0, 0.7, 1.4])),
+    )
+    biased = draw(st.lists(st.integers(0, VOCAB_SIZE - 1), max_size=3))
+    params.logit_bias_token_ids.extend(biased)
+    params.logit_bias_values.extend(draw(st.sampled_from([-20, 2, 5])) for _ in biased)
+    if draw(st.booleans()):
+        params.allowed_token_ids.extend([*range(0, VOCAB_SIZE, 3), STOP])
+    return params
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> scheduling_pb2.SubmitRequest:
+    n = draw(st.sampled_from([1, 1, 4]))
+    # Few different beginnings, so that prefixes are shared.
+    prompt = [draw(st.integers(0, 1))] * draw(st.integers(1, 9)) + draw(
+        st.lists(st.integers(0, VOCAB_SIZE - 1), min_size=1, max_size=12)
+    )
+    return scheduling_pb2.SubmitRequest(
+        prompt_token_ids=prompt,
+        n=n,
+        seeds=[draw(st.integers(0, 1000)) + i for i in range(n)],
+        sampling=draw(sampling_params()),
+        max_tokens=8,
+        min_tokens=draw(st.sampled_from([0, 3])),
+        stop_token_ids=[STOP],
+        cache_salt=draw(st.sampled_from([b"", b"salt"])),
+        bad_words=[
+            common_pb2.TokenIds(ids=ids)
+            for ids in draw(st.sampled_from([[], [[3]], [[1, 6], [9]]]))
+        ],
+    )
+
+
+def expected_output(
+    model: LlamaForCausalLM, request: scheduling_pb2.SubmitRequest, seed: int
+) -> list[int]:
+    """Generate with transformers' logits, the rules in plain torch, and the reference sampler."""
+    prompt, output = list(request.prompt_token_ids), list[int]()
+    added = step_pb2.AddedRow(
+        sampling=request.sampling,
+        min_tokens=request.min_tokens,
+        stop_token_ids=request.stop_token_ids,
+        bad_words=request.bad_words,
+    )
+    while len(output) < request.max_tokens and STOP not in output:
+        logits = logits_of(model, prompt + output)[-1]
+        logits = reference_logits(logits, added, prompt, output)
+        output.append(_draw(logits, request.sampling, seed, len(prompt) + len(output)))
+    return output
+
+
+def _draw(logits: Tensor, sampling: common_pb2.SamplingParams, seed: int, position: int) -> int:
+    token = sample_reference(
+        logits[None],
+        torch.tensor([sampling.temperature]),
+        torch.tensor([sampling.top_k], dtype=torch.int32),
+        torch.tensor([1.0]),
+        torch.tensor([sampling.min_p]),
+        torch.tensor([seed]),
+        torch.tensor([position]),
+    )
+    return int(token)
+
+
+@pytest.mark.slow
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    asked=st.lists(requests(), min_size=1, max_size=4),
+    has_cache=st.booleans(),
+    chunk=st.sampled_from([5, 16, 2048]),
+    plans_ahead=st.sampled_from([1, 2]),
+)
+def test_tokens_are_the_references_whatever_the_parameters_and_the_plan(
+    tiny: Tiny,
+    asked: list[scheduling_pb2.SubmitRequest],
+    has_cache: bool,
+    chunk: int,
+    plans_ahead: int,
+) -> None:
+    for i, request in enumerate(asked):
+        request.request_key = bytes([i]) * 16
+    engine = tiny.engine(has_cache=has_cache, chunk=chunk, plans_ahead=plans_ahead)
+    tokens = engine.generate(asked)
+    for request in asked:
+        for output, seed in enumerate(request.seeds):
+            expected = expected_output(tiny.model, request, seed)
+            assert tokens[request.request_key, output] == expected
+    engine.scheduler.check_invariants()
