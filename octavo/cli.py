@@ -22,10 +22,14 @@ _COMMANDS = {
     "worker": ("octavo.worker.server:main", "Run a worker: one device's share of the model."),
 }
 
-_GROUPS = {
+_GROUPS: dict[str, tuple[str, dict[str, tuple[str, str]]]] = {
     "bench": (
         "Measure how fast models are served.",
         {"serve": ("octavo.bench_serve:main", "Measure a running server, over REST.")},
+    ),
+    "config": (
+        "Look at the configuration.",
+        {"show": ("octavo.config_show:main", "Print each flag of `octavo serve` with its value.")},
     ),
 }
 
