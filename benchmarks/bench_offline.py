@@ -23,13 +23,9 @@ import cyclopts
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
+from octavo import LLM, SamplingParams
 from octavo.model_files import resolve_model
-from octavo.startup import StartupReport
-from octavo.v1 import common_pb2, scheduling_pb2
-from octavo.worker.loading import load_model_runner
-from octavo.worker.settings import Dtype, WorkerSettings
-
-from .offline_engine import OfflineEngine
+from octavo.worker.settings import Dtype
 
 # Greedy choices in bfloat16 differ where two logits nearly tie; a wrong model agrees on none.
 _LEAST_AGREEMENT = 0.75
@@ -100,29 +96,15 @@ Generate = Callable[[list[list[int]]], list[list[int]]]
 
 
 def octavo_generate(path: Path, dtype: Dtype, workload: Workload) -> Generate:
-    settings = WorkerSettings(
-        model=str(path), scheduler_endpoint="", dtype=dtype, max_num_seqs=workload.num_requests
+    # Without cached prefixes: each round computes every prompt.
+    llm = LLM(
+        str(path), dtype=dtype, max_num_seqs=workload.num_requests, enable_prefix_caching=False
     )
-    runner = load_model_runner(settings, StartupReport(None))
+    params = SamplingParams(temperature=0, max_tokens=workload.output_len, ignore_eos=True)
 
     def generate(prompts: list[list[int]]) -> list[list[int]]:
-        # A new scheduler has no cached prefixes: each round computes every prompt.
-        engine = OfflineEngine(runner, epoch=time.monotonic_ns())
-        keys = [i.to_bytes(16, "little") for i in range(len(prompts))]
-        outputs = engine.generate(
-            [
-                scheduling_pb2.SubmitRequest(
-                    request_key=key,
-                    prompt_token_ids=prompt,
-                    n=1,
-                    seeds=[0],
-                    sampling=common_pb2.SamplingParams(temperature=0.0),
-                    max_tokens=workload.output_len,
-                )
-                for key, prompt in zip(keys, prompts, strict=True)
-            ]
-        )
-        return [outputs[key, 0] for key in keys]
+        results = llm.generate(prompts, params, use_tqdm=False)
+        return [result.outputs[0].token_ids for result in results]
 
     return generate
 

@@ -73,7 +73,13 @@ def test_prompts_of_every_kind_are_one_request_each_in_their_order(
     llm: LLM, tokenizer: tokenizers.Tokenizer
 ) -> None:
     ids = tokenizer.encode(PROMPT).ids
-    prompts: list[Prompt] = [PROMPT, ids, {"prompt": PROMPT}, {"prompt_token_ids": ids}, "hello world"]
+    prompts: list[Prompt] = [
+        PROMPT,
+        ids,
+        {"prompt": PROMPT},
+        {"prompt_token_ids": ids},
+        "hello world",
+    ]
     results = llm.generate(prompts, GREEDY)
     assert [result.prompt for result in results] == [PROMPT, None, PROMPT, None, "hello world"]
     *same, other = [result.outputs[0].token_ids for result in results]
