@@ -9,7 +9,7 @@ The three allocators are those that the PagedAttention paper (Kwon et al., 2023,
 reserves the longest sequence of the model, `pow2` the prompt and the output rounded up to a power
 of two, `oracle` exactly what the sequence will need. A slot counts as used from the step that fills
 it, so even `oracle` holds slots that are still empty. All are charged for the same steps of the
-same sequences, whether or not their memory could hold them: what is compared is waste, not throughput.
+same sequences, whether or not their memory could hold them: waste is compared, not throughput.
 """
 
 import json

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
-from benchmarks.offline_engine import OfflineEngine
 from octavo.kernels.sampling import sample_reference
 from octavo.startup import StartupReport
 from octavo.v1 import common_pb2, scheduling_pb2, step_pb2
 from octavo.worker.loading import load_model_runner
 from octavo.worker.model_runner import ModelRunner
+from tests.worker.offline_engine import OfflineEngine
 from tests.worker.reference_rules import reference_logits
 from tests.worker.runners import settings_for
 from tests.worker.tiny_models import logits_of, save_tiny_llama
