@@ -25,7 +25,11 @@ _COMMANDS = {
 _GROUPS: dict[str, tuple[str, dict[str, tuple[str, str]]]] = {
     "bench": (
         "Measure how fast models are served.",
-        {"serve": ("octavo.bench_serve:main", "Measure a running server, over REST.")},
+        {
+            "serve": ("octavo.bench_serve:main", "Measure a running server, over REST."),
+            "throughput": ("octavo.bench_offline:throughput", "Measure many prompts at once."),
+            "latency": ("octavo.bench_offline:latency", "Measure how long one batch takes."),
+        },
     ),
     "config": (
         "Look at the configuration.",
