@@ -8,7 +8,7 @@ from typing import Protocol
 
 from octavo.v1 import common_pb2
 from octavo.v1.common_pb2 import FinishReason
-from octavo.v1.inference_pb2 import Delta, Finished
+from octavo.v1.inference_pb2 import Delta, Finished, PromptLogprobsEvent
 
 from .openai_types import GenerationBody, PromptTokensDetails, Usage
 from .router_client import RouterStream, run_together
@@ -117,6 +117,8 @@ def stop_reason(finished: Finished, body: GenerationBody) -> str | int | None:
 class AnswerSink(Protocol):
     """Takes the events of an answer; choices are numbered prompt by prompt."""
 
+    async def prompt_logprobs(self, prompt: int, event: PromptLogprobsEvent) -> None: ...
+
     async def delta(self, choice: int, delta: Delta) -> None: ...
 
     async def finished(self, choice: int, finished: Finished) -> None: ...
@@ -127,12 +129,15 @@ class AnswerSink(Protocol):
 async def relay(streams: Sequence[RouterStream], body: GenerationBody, sink: AnswerSink) -> None:
     """Give the sink every event of the streams; raises the first stream's RequestError."""
     n = num_outputs(body)
-    await run_together([_relay_one(stream, i * n, sink) for i, stream in enumerate(streams)])
+    await run_together([_relay_one(stream, i, n, sink) for i, stream in enumerate(streams)])
 
 
-async def _relay_one(stream: RouterStream, first_choice: int, sink: AnswerSink) -> None:
+async def _relay_one(stream: RouterStream, prompt: int, n: int, sink: AnswerSink) -> None:
+    first_choice = prompt * n
     async for event in stream.events():
         match event.WhichOneof("event"):
+            case "prompt_logprobs":
+                await sink.prompt_logprobs(prompt, event.prompt_logprobs)
             case "delta":
                 await sink.delta(first_choice + event.delta.output_index, event.delta)
             case "finished":

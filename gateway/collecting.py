@@ -7,16 +7,19 @@ import msgspec
 from msgspec import UNSET
 
 from octavo.v1 import common_pb2
-from octavo.v1.inference_pb2 import Delta, Finished
+from octavo.v1.inference_pb2 import Delta, Finished, PromptLogprobsEvent, TokenText
 
 from .answer import AnswerStyle, UsageTotal, finish_reason, new_identity, stop_reason
+from .logprobs import CompletionLogprobsWriter, chat_logprobs, prompt_logprobs
 from .openai_types import (
     ChatAnswer,
     ChatChoice,
     ChatMessage,
     CompletionAnswer,
     CompletionChoice,
+    CompletionLogprobs,
     GenerationBody,
+    PromptLogprobs,
 )
 from .router_client import RouterStream
 from .router_requests import num_outputs
@@ -28,6 +31,7 @@ class _Output:
 
     texts: list[str] = field(default_factory=list)
     token_ids: list[int] = field(default_factory=list)
+    logprobs: list[TokenText] = field(default_factory=list)
     finished: Finished = field(default_factory=Finished)
 
 
@@ -41,12 +45,17 @@ class CollectedAnswer:
         self._body = body
         self._started = [stream.started for stream in streams]
         self._outputs = [_Output() for _ in range(len(streams) * num_outputs(body))]
+        self._prompt_logprobs: list[list[TokenText]] = [[] for _ in streams]
         self._usage = UsageTotal()
+
+    async def prompt_logprobs(self, prompt: int, event: PromptLogprobsEvent) -> None:
+        self._prompt_logprobs[prompt].extend(event.positions)
 
     async def delta(self, choice: int, delta: Delta) -> None:
         output = self._outputs[choice]
         output.texts.append(delta.text)
         output.token_ids.extend(delta.token_ids)
+        output.logprobs.extend(delta.logprobs)
 
     async def finished(self, choice: int, finished: Finished) -> None:
         self._outputs[choice].finished = finished
@@ -66,6 +75,7 @@ class CollectedAnswer:
                 message=ChatMessage("assistant", "".join(output.texts)),
                 finish_reason=finish_reason(output.finished),
                 stop_reason=stop_reason(output.finished, self._body),
+                logprobs=chat_logprobs(output.logprobs) if self._body.logprobs else None,
                 token_ids=output.token_ids if self._body.return_token_ids else UNSET,
             )
             for i, output in enumerate(self._outputs)
@@ -78,6 +88,7 @@ class CollectedAnswer:
             choices=choices,
             usage=self._usage.to_json(),
             prompt_token_ids=self._prompt_token_ids(0),
+            prompt_logprobs=self._asked_prompt_logprobs(0),
         )
 
     def _completion_answer(self) -> CompletionAnswer:
@@ -89,6 +100,8 @@ class CollectedAnswer:
                 text="".join(output.texts),
                 finish_reason=finish_reason(output.finished),
                 stop_reason=stop_reason(output.finished, self._body),
+                logprobs=self._completion_logprobs(i // n, output),
+                prompt_logprobs=self._asked_prompt_logprobs(i // n),
                 prompt_token_ids=self._prompt_token_ids(i // n),
                 token_ids=output.token_ids if self._body.return_token_ids else UNSET,
             )
@@ -107,3 +120,14 @@ class CollectedAnswer:
         if not self._body.return_token_ids:
             return UNSET
         return list(self._started[prompt].prompt_token_ids)
+
+    def _completion_logprobs(self, prompt: int, output: _Output) -> CompletionLogprobs | None:
+        if self._body.logprobs is None:
+            return None
+        echoed = self._prompt_logprobs[prompt] if self._body.echo else []
+        return CompletionLogprobsWriter().write([*echoed, *output.logprobs])
+
+    def _asked_prompt_logprobs(self, prompt: int) -> PromptLogprobs | msgspec.UnsetType:
+        if self._body.prompt_logprobs is None:
+            return UNSET
+        return prompt_logprobs(self._prompt_logprobs[prompt])

@@ -12,7 +12,8 @@ from .openai_types import GenerationBody
 
 BodyT = TypeVar("BodyT", bound=GenerationBody)
 
-_PATH = re.compile(r" - at `\$\.?(.*)`$")
+_PATH = re.compile(r" - at (?:`key` in )?`\$\.?(.*?)(?:\[\.\.\.\])?`$")
+"""Keys and values of an object that maps are told by the name of the object."""
 _MISSING = re.compile(r"missing required field `(.*?)`")
 _WORDS = {"str": "string", "int": "integer", "float": "number", "bool": "boolean"}
 _TYPES = re.compile(r"`([^`]*)`")

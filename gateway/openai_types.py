@@ -5,7 +5,7 @@ is the router's to say, so REST and gRPC clients read the same sentences. Unknow
 ignored, fields that would change the answer but are not offered yet are refused (not_offered.py).
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
@@ -41,6 +41,23 @@ class GenerationBody(Struct, kw_only=True):
     stream_options: StreamOptions | None = None
     return_token_ids: bool | None = None
     priority: Int32 | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    repetition_penalty: float | None = None
+    min_p: float | None = None
+    min_tokens: Uint32 | None = None
+    logit_bias: dict[Uint32, float] | None = None
+    """By token id, which JSON writes as a string."""
+    allowed_token_ids: list[Uint32] | None = None
+    bad_words: list[str] | None = None
+    prompt_logprobs: Uint32 | None = None
+    skip_special_tokens: bool | None = None
+    include_stop_str_in_output: bool | None = None
+    truncate_prompt_tokens: Uint32 | None = None
+    cache_salt: str | None = None
+    echo: bool | None = None
+    logprobs: int | None = None
+    """Whether, or how many: each route narrows it."""
 
 
 class ContentPart(Struct):
@@ -58,11 +75,18 @@ class ChatBody(GenerationBody, kw_only=True):
     messages: list[Message]
     max_completion_tokens: Uint32 | None = None
     """The newer name of max_tokens; wins over it."""
+    logprobs: bool | None = None
+    top_logprobs: Uint32 | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
 
 
 class CompletionBody(GenerationBody, kw_only=True):
     prompt: str | list[str | Uint32 | list[Uint32]]
     """One text, many texts, one list of token ids, or many."""
+    logprobs: Uint32 | None = None
 
 
 class PromptTokensDetails(Struct):
@@ -81,12 +105,47 @@ class ChatMessage(Struct):
     content: str
 
 
+class TopLogprob(Struct):
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class ChatLogprob(Struct):
+    token: str
+    logprob: float
+    bytes: list[int]
+    top_logprobs: list[TopLogprob]
+
+
+class ChatLogprobs(Struct):
+    content: list[ChatLogprob]
+
+
+class CompletionLogprobs(Struct):
+    """Parallel lists, one entry for each token."""
+
+    text_offset: list[int] = []
+    token_logprobs: list[float | None] = []
+    tokens: list[str] = []
+    top_logprobs: list[dict[str, float] | None] = []
+
+
+class PromptLogprob(Struct):
+    logprob: float
+    rank: int
+    decoded_token: str
+
+
+PromptLogprobs = list[dict[int, PromptLogprob] | None]
+
+
 class ChatChoice(Struct):
     index: int
     message: ChatMessage
     finish_reason: str
     stop_reason: str | int | None
-    logprobs: None = None
+    logprobs: ChatLogprobs | None = None
     token_ids: list[int] | UnsetType = UNSET
 
 
@@ -98,6 +157,7 @@ class ChatAnswer(Struct):
     choices: list[ChatChoice]
     usage: Usage
     prompt_token_ids: list[int] | UnsetType = UNSET
+    prompt_logprobs: PromptLogprobs | UnsetType = UNSET
 
 
 class CompletionChoice(Struct):
@@ -105,7 +165,8 @@ class CompletionChoice(Struct):
     text: str
     finish_reason: str
     stop_reason: str | int | None
-    logprobs: None = None
+    logprobs: CompletionLogprobs | None = None
+    prompt_logprobs: PromptLogprobs | UnsetType = UNSET
     prompt_token_ids: list[int] | UnsetType = UNSET
     token_ids: list[int] | UnsetType = UNSET
 

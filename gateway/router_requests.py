@@ -9,8 +9,9 @@ from octavo.v1.inference_pb2 import (
     GenerationOptions,
 )
 
-from .limits import MAX_OUTPUTS, MAX_PROMPTS
+from .limits import MAX_OUTPUTS, MAX_PROMPT_LOGPROBS, MAX_PROMPTS, MAX_TOP_LOGPROBS
 from .openai_types import ChatBody, CompletionBody, ContentPart, GenerationBody, Message
+from .tools import tools_json
 
 _COMPLETION_MAX_TOKENS = 16
 """OpenAI's default for /v1/completions; chats run to the end of the context."""
@@ -20,15 +21,28 @@ _UINT64_MASK = 2**64 - 1
 def chat_requests(body: ChatBody, request_id: str) -> list[ChatRequest]:
     """Return the one request that a chat body stands for."""
     max_tokens = body.max_completion_tokens
-    options = _options(body, request_id, body.max_tokens if max_tokens is None else max_tokens)
-    messages = [_message(message, i) for i, message in enumerate(body.messages)]
-    return [ChatRequest(options=options, messages=messages)]
+    if max_tokens is None:
+        max_tokens = body.max_tokens
+    if body.echo:
+        raise InvalidArgument("echo is not offered for chats yet; leave it out.", field="echo")
+    options = _options(body, request_id, max_tokens, logprobs=_chat_logprobs(body))
+    request = ChatRequest(
+        options=options,
+        messages=[_message(message, i) for i, message in enumerate(body.messages)],
+        add_generation_prompt=body.add_generation_prompt,
+        continue_final_message=bool(body.continue_final_message),
+        tools_json=tools_json(body),
+    )
+    return [request]
 
 
 def completion_requests(body: CompletionBody, request_id: str) -> list[GenerateRequest]:
     """Return a request for each prompt of a completions body, in order."""
     max_tokens = _COMPLETION_MAX_TOKENS if body.max_tokens is None else body.max_tokens
-    options = _options(body, request_id, max_tokens)
+    options = _options(body, request_id, max_tokens, logprobs=body.logprobs)
+    if body.echo and body.logprobs is not None and body.prompt_logprobs is None:
+        _check_echoed_logprobs(body.logprobs)
+        options.prompt_logprobs = body.logprobs
     requests = [_generate_request(options, prompt) for prompt in _prompts(body.prompt)]
     if len(requests) > MAX_PROMPTS:
         raise InvalidArgument(
@@ -50,26 +64,90 @@ def num_outputs(body: GenerationBody) -> int:
     return 1 if body.n is None else body.n
 
 
-def _options(body: GenerationBody, request_id: str, max_tokens: int | None) -> GenerationOptions:
+def _options(
+    body: GenerationBody, request_id: str, max_tokens: int | None, *, logprobs: int | None
+) -> GenerationOptions:
+    if body.prompt_logprobs is not None and body.stream:
+        raise InvalidArgument(
+            "prompt_logprobs is not for streams; set stream to false or leave it out.",
+            field="prompt_logprobs",
+        )
     return GenerationOptions(
         model=body.model,
-        sampling=SamplingParams(
-            temperature=body.temperature,
-            top_p=body.top_p,
-            top_k=0 if body.top_k == -1 else body.top_k,
-        ),
-        stop=StopConditions(
-            max_tokens=max_tokens,
-            stop=[body.stop] if isinstance(body.stop, str) else body.stop,
-            stop_token_ids=body.stop_token_ids,
-            ignore_eos=bool(body.ignore_eos),
-        ),
+        sampling=_sampling(body),
+        stop=_stop_conditions(body, max_tokens),
         n=body.n,
         seed=None if body.seed in (None, -1) else body.seed & _UINT64_MASK,
         priority=body.priority or 0,
         request_id=request_id,
         return_token_ids=bool(body.return_token_ids),
+        logprobs=logprobs,
+        prompt_logprobs=body.prompt_logprobs,
+        bad_words=body.bad_words,
+        skip_special_tokens=body.skip_special_tokens,
+        truncate_prompt_tokens=body.truncate_prompt_tokens,
+        cache_salt=body.cache_salt or "",
+        echo=bool(body.echo),
     )
+
+
+def _sampling(body: GenerationBody) -> SamplingParams:
+    if body.allowed_token_ids == []:
+        raise InvalidArgument(
+            "allowed_token_ids is empty, so no token could be drawn; leave it out to allow all.",
+            field="allowed_token_ids",
+        )
+    logit_bias = body.logit_bias or {}
+    return SamplingParams(
+        temperature=body.temperature,
+        top_p=body.top_p,
+        top_k=0 if body.top_k == -1 else body.top_k,
+        min_p=body.min_p,
+        presence_penalty=body.presence_penalty,
+        frequency_penalty=body.frequency_penalty,
+        repetition_penalty=body.repetition_penalty,
+        logit_bias_token_ids=logit_bias.keys(),
+        logit_bias_values=logit_bias.values(),
+        allowed_token_ids=body.allowed_token_ids,
+    )
+
+
+def _stop_conditions(body: GenerationBody, max_tokens: int | None) -> StopConditions:
+    return StopConditions(
+        max_tokens=max_tokens,
+        stop=[body.stop] if isinstance(body.stop, str) else body.stop,
+        stop_token_ids=body.stop_token_ids,
+        ignore_eos=bool(body.ignore_eos),
+        min_tokens=body.min_tokens or 0,
+        include_stop_str_in_output=bool(body.include_stop_str_in_output),
+    )
+
+
+def _chat_logprobs(body: ChatBody) -> int | None:
+    """Return how many log-probabilities a chat wants beside each token's own; None: no own."""
+    top_logprobs = body.top_logprobs or 0
+    if top_logprobs > MAX_TOP_LOGPROBS:
+        raise InvalidArgument(
+            f"top_logprobs is {top_logprobs}; it must be at most {MAX_TOP_LOGPROBS}.",
+            field="top_logprobs",
+        )
+    if body.logprobs:
+        return top_logprobs
+    if top_logprobs:
+        raise InvalidArgument(
+            "top_logprobs is only for answers with logprobs; set logprobs to true or leave it out.",
+            field="top_logprobs",
+        )
+    return None
+
+
+def _check_echoed_logprobs(logprobs: int) -> None:
+    if logprobs > MAX_PROMPT_LOGPROBS:
+        raise InvalidArgument(
+            f"logprobs is {logprobs}; with echo, which asks for the prompt's too, it must be at"
+            f" most {MAX_PROMPT_LOGPROBS}.",
+            field="logprobs",
+        )
 
 
 def _message(message: Message, index: int) -> ChatMessage:

@@ -13,7 +13,7 @@ from starlette.types import Send
 
 from octavo.errors import RequestError
 from octavo.v1 import common_pb2
-from octavo.v1.inference_pb2 import Delta, Finished
+from octavo.v1.inference_pb2 import Delta, Finished, PromptLogprobsEvent, TokenText
 
 from .answer import (
     AnswerStyle,
@@ -24,6 +24,7 @@ from .answer import (
     stop_reason,
 )
 from .errors import error_body
+from .logprobs import CompletionLogprobsWriter, chat_logprobs
 from .openai_types import GenerationBody, StreamOptions
 from .router_client import RouterStream
 from .router_requests import num_outputs
@@ -70,6 +71,7 @@ class StreamedAnswer:
         ]
         self._text_heads = [head + style.text_open for head in self._choice_heads]
         self._text_tail = style.text_close + b',"logprobs":null,"finish_reason":null'
+        self._logprobs_writers = [CompletionLogprobsWriter() for _ in range(num_choices)]
 
     async def open(self) -> None:
         """Send the head of the response and the first chunk of each choice."""
@@ -78,14 +80,25 @@ class StreamedAnswer:
         if chunks := self._opening_chunks():
             await self._write(chunks)
 
+    async def prompt_logprobs(self, prompt: int, event: PromptLogprobsEvent) -> None:
+        """Give an echoed prompt's log-probabilities to each of its choices, before the text."""
+        n = num_outputs(self._body)
+        for choice in range(prompt * n, prompt * n + n):
+            tail = self._tail_with_logprobs(choice, event.positions)
+            parts = self._text_heads[choice], b'""', tail, b"}]", self._tail()
+            await self._write(b"".join(parts))
+
     async def delta(self, choice: int, delta: Delta) -> None:
         self._so_far.num_output_tokens += delta.num_tokens
-        if not delta.text and not delta.token_ids:
+        if not delta.text and not delta.token_ids and not delta.logprobs:
             return  # Tokens whose text is still held back.
         if delta.text and self._on_first_text is not None:
             self._on_first_text()
             self._on_first_text = None
-        parts = [self._text_heads[choice], _encode_text(delta.text), self._text_tail]
+        tail = self._text_tail
+        if delta.logprobs:
+            tail = self._tail_with_logprobs(choice, delta.logprobs)
+        parts = [self._text_heads[choice], _encode_text(delta.text), tail]
         if self._body.return_token_ids:
             parts += b',"token_ids":', _encode(list(delta.token_ids))
         parts += b"}]", self._tail()
@@ -137,6 +150,16 @@ class StreamedAnswer:
             )
         return b"".join(chunks)
 
+    def _tail_with_logprobs(self, choice: int, tokens: Sequence[TokenText]) -> bytes:
+        """Return what stands behind the text of a chunk that has log-probabilities."""
+        logprobs = (
+            chat_logprobs(tokens)
+            if self._style.is_chat
+            else self._logprobs_writers[choice].write(tokens)
+        )
+        encoded = _without_line_ends(_encode(logprobs))
+        return b'%b,"logprobs":%b,"finish_reason":null' % (self._style.text_close, encoded)
+
     def _tail(self) -> bytes:
         """Return what ends a chunk, from behind its choices."""
         if self._has_running_usage:
@@ -156,9 +179,12 @@ def _encode_text(text: str) -> bytes:
     Only CR and LF end a line of an event stream, but clients that split so are common.
     """
     encoded = _encode(text)
-    if not text.isascii():
-        for character, escape in _UNICODE_LINE_ENDS:
-            encoded = encoded.replace(character, escape)
+    return encoded if text.isascii() else _without_line_ends(encoded)
+
+
+def _without_line_ends(encoded: bytes) -> bytes:
+    for character, escape in _UNICODE_LINE_ENDS:
+        encoded = encoded.replace(character, escape)
     return encoded
 
 

@@ -8,14 +8,16 @@ import grpc
 
 from octavo.errors import NotFound, RequestError, abort
 from octavo.grpc_server import Health, grpc_server
-from octavo.v1.common_pb2 import FinishReason, Usage
+from octavo.v1.common_pb2 import FinishReason, PositionLogprobs, TokenLogprob, Usage
 from octavo.v1.inference_pb2 import (
     ChatRequest,
     Delta,
     Finished,
     GenerateRequest,
+    PromptLogprobsEvent,
     Started,
     StreamEvent,
+    TokenText,
 )
 from octavo.v1.inference_pb2_grpc import InferenceServicer, add_InferenceServicer_to_server
 from octavo.v1.models_pb2 import (
@@ -83,15 +85,42 @@ def usage(num_outputs: int = 1) -> StreamEvent:
     )
 
 
+def token_text(token_id: int, texts: list[bytes]) -> TokenText:
+    """Return a token that is second best, and as many better and worse ones as there are texts."""
+    chosen = TokenLogprob(token_id=token_id, logprob=-1.5, rank=2)
+    top = [
+        TokenLogprob(token_id=100 + i, logprob=-1.0 - i / 2, rank=i + 1)
+        for i in range(len(texts) - 1)
+    ]
+    return TokenText(logprobs=PositionLogprobs(chosen=chosen, top=top), texts=texts)
+
+
+def output_logprobs(position: int, num_top: int) -> TokenText:
+    """The most probable candidate is a text, the next one half a character."""
+    texts = [PIECES[position].encode(), b" best", b"\xe2\x82"][: 1 + num_top]
+    return token_text(TOKEN_IDS[position], texts)
+
+
+def prompt_logprobs(num_top: int) -> StreamEvent:
+    positions = [TokenText(texts=[b"Pro"])]
+    for token_id, text in zip(PROMPT_TOKEN_IDS[1:], (b"m\xc3", b"\xb6", b"pt"), strict=True):
+        positions.append(token_text(token_id, [text, b" best", b" next"][: 1 + num_top]))
+    return StreamEvent(prompt_logprobs=PromptLogprobsEvent(positions=positions))
+
+
 async def answer(request: Request) -> AsyncIterator[StreamEvent]:
     """Answer with PIECES in each of the n outputs, taking turns."""
     n = request.options.n or 1
     yield started()
+    if request.options.HasField("prompt_logprobs"):
+        yield prompt_logprobs(request.options.prompt_logprobs)
     for position in range(len(PIECES)):
         for output_index in range(n):
             event = delta(output_index, position)
             if not request.options.return_token_ids:
                 del event.delta.token_ids[:]
+            if request.options.HasField("logprobs"):
+                event.delta.logprobs.append(output_logprobs(position, request.options.logprobs))
             yield event
     for output_index in range(n):
         yield finished(output_index)

@@ -18,6 +18,7 @@ from octavo.gateway.router_requests import chat_requests, completion_requests
 CHAT_DECODER = msgspec.json.Decoder(with_not_offered(ChatBody))
 COMPLETION_DECODER = msgspec.json.Decoder(with_not_offered(CompletionBody))
 HELLO = [{"role": "user", "content": "Hello"}]
+TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
 
 
 def requests_of(is_chat: bool, content: bytes) -> Sequence[object]:
@@ -113,6 +114,71 @@ def test_a_body_that_is_not_json(content: bytes, message: str) -> None:
             "stream_options",
             "stream_options is only for streams; set stream to true or leave it out.",
         ),
+        (
+            {"prompt_logprobs": 1, "stream": True},
+            "prompt_logprobs",
+            "prompt_logprobs is not for streams; set stream to false or leave it out.",
+        ),
+        ({"logprobs": 1}, "logprobs", "logprobs is wrong: expected boolean or null, got integer."),
+        (
+            {"top_logprobs": 1},
+            "top_logprobs",
+            "top_logprobs is only for answers with logprobs; set logprobs to true or leave it out.",
+        ),
+        (
+            {"logprobs": True, "top_logprobs": 21},
+            "top_logprobs",
+            "top_logprobs is 21; it must be at most 20.",
+        ),
+        ({"echo": True}, "echo", "echo is not offered for chats yet; leave it out."),
+        (
+            {"allowed_token_ids": []},
+            "allowed_token_ids",
+            "allowed_token_ids is empty, so no token could be drawn; leave it out to allow all.",
+        ),
+        (
+            {"logit_bias": {"x": 1}},
+            "logit_bias",
+            "logit_bias is wrong: expected integer, got string.",
+        ),
+        (
+            {"logit_bias": {"-1": 1}},
+            "logit_bias",
+            "logit_bias is wrong: expected integer >= 0.",
+        ),
+        (
+            {"logit_bias": {"1": "x"}},
+            "logit_bias",
+            "logit_bias is wrong: expected number, got string.",
+        ),
+        (
+            {"tool_choice": "required", "tools": [TOOL]},
+            "tool_choice",
+            "tool_choice asks for a tool call, but parsing tool calls is not offered yet;"
+            " leave it out, or send 'none' or 'auto'.",
+        ),
+        (
+            {"tool_choice": {"type": "function", "function": {"name": "add"}}, "tools": [TOOL]},
+            "tool_choice",
+            "tool_choice asks for a tool call, but parsing tool calls is not offered yet;"
+            " leave it out, or send 'none' or 'auto'.",
+        ),
+        (
+            {"tool_choice": "any", "tools": [TOOL]},
+            "tool_choice",
+            "tool_choice is 'any'; it must be 'none' or 'auto'.",
+        ),
+        (
+            {"tools": [{"type": "retrieval"}]},
+            "tools[0]",
+            "tools[0] must have type 'function' and a function.",
+        ),
+        (
+            {"tools": [TOOL, {"type": "function", "function": {}}]},
+            "tools[1].function.name",
+            "tools[1].function.name is missing; it says what the tool is called.",
+        ),
+        ({"tools": [TOOL] * 129}, "tools", "tools has 129 entries; at most 128 are taken."),
     ],
 )
 def test_a_wrong_field_of_a_chat_is_named(fields: dict[str, Any], param: str, message: str) -> None:
@@ -138,8 +204,9 @@ def test_an_integer_too_long_for_python_is_out_of_range() -> None:
         ({"prompt": ["a"] * 33}, "prompt", "prompt has 33 prompts, at most 32"),
         ({"prompt": ["a"] * 32, "n": 3}, "n", "32 prompts with n = 3 are more than 64 outputs"),
         ({"prompt": ["a"] * 2, "n": 2**32 - 1}, "n", "are more than 64 outputs"),
-        ({"prompt": "a", "echo": True}, "echo", "echo is not offered yet; leave it out."),
-        ({"prompt": "a", "logprobs": 0}, "logprobs", "logprobs is not offered yet; leave it out."),
+        ({"prompt": "a", "logprobs": -1}, "logprobs", "logprobs is wrong: expected integer >= 0."),
+        ({"prompt": "a", "logprobs": True}, "logprobs", "expected integer or null, got boolean."),
+        ({"prompt": "a", "echo": True, "logprobs": 6}, "logprobs", "it must be at most 5."),
         ({"prompt": "a", "suffix": "b"}, "suffix", "suffix is not offered yet; leave it out."),
     ],
 )

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import openai
 import pytest
 
@@ -19,6 +20,7 @@ from tests.gateway.fake_router import (
 )
 
 HELLO = [{"role": "user", "content": "Hello"}]
+TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
 TEXT_PART = {"type": "text", "text": "a"}
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
@@ -109,6 +111,25 @@ async def test_every_field_of_a_chat_reaches_the_router(
             "return_token_ids": True,
             "priority": -4,
             "user": "someone",
+            "min_p": 0.125,
+            "presence_penalty": -1.5,
+            "frequency_penalty": 1.5,
+            "repetition_penalty": 1.25,
+            "logit_bias": {"7": -100, "8": 0.5},
+            "allowed_token_ids": [7, 8],
+            "min_tokens": 2,
+            "include_stop_str_in_output": True,
+            "skip_special_tokens": False,
+            "bad_words": ["darn"],
+            "truncate_prompt_tokens": 100,
+            "cache_salt": "mine",
+            "logprobs": True,
+            "top_logprobs": 2,
+            "prompt_logprobs": 0,
+            "add_generation_prompt": False,
+            "continue_final_message": True,
+            "tools": [TOOL],
+            "tool_choice": "auto",
         },
     )  # fmt: skip
     wanted = ChatRequest(
@@ -117,13 +138,42 @@ async def test_every_field_of_a_chat_reaches_the_router(
             ChatMessage(role="user", content="aa"),
             ChatMessage(role="assistant", content=""),
             ChatMessage(role="tool", content="c"),
-        ]
+        ],
+        add_generation_prompt=False,
+        continue_final_message=True,
+        tools_json=msgspec.json.encode([TOOL]).decode(),
     )
     wanted.options.model = MODEL
-    wanted.options.sampling.CopyFrom(SamplingParams(temperature=0.5, top_p=0.25, top_k=7))
-    wanted.options.stop.CopyFrom(
-        StopConditions(max_tokens=8, stop=["END"], stop_token_ids=[5, 6], ignore_eos=True)
+    wanted.options.sampling.CopyFrom(
+        SamplingParams(
+            temperature=0.5,
+            top_p=0.25,
+            top_k=7,
+            min_p=0.125,
+            presence_penalty=-1.5,
+            frequency_penalty=1.5,
+            repetition_penalty=1.25,
+            logit_bias_token_ids=[7, 8],
+            logit_bias_values=[-100, 0.5],
+            allowed_token_ids=[7, 8],
+        )
     )
+    wanted.options.stop.CopyFrom(
+        StopConditions(
+            max_tokens=8,
+            stop=["END"],
+            stop_token_ids=[5, 6],
+            ignore_eos=True,
+            min_tokens=2,
+            include_stop_str_in_output=True,
+        )
+    )
+    wanted.options.skip_special_tokens = False
+    wanted.options.bad_words.append("darn")
+    wanted.options.truncate_prompt_tokens = 100
+    wanted.options.cache_salt = "mine"
+    wanted.options.logprobs = 2
+    wanted.options.prompt_logprobs = 0
     wanted.options.n = 3
     wanted.options.seed = 2**64 - 2
     wanted.options.priority = -4
@@ -189,6 +239,8 @@ async def test_fields_that_cannot_matter_are_ignored(gateway: Gateway) -> None:
         "presence_penalty": 0.0,
         "response_format": {"type": "text"},
         "tools": [],
+        "tool_choice": "none",
+        "top_logprobs": 0,
         "nobody_knows_this": [{"at": "all"}],
     }
     await post(gateway, CHAT, messages=HELLO, **ignored)

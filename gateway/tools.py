@@ -1,0 +1,54 @@
+"""Tools of a chat: checked as far as their form goes, and handed on to the model's template."""
+
+from typing import Any
+
+import msgspec
+
+from octavo.errors import InvalidArgument
+
+from .limits import MAX_TOOL_BYTES, MAX_TOOLS
+from .openai_types import ChatBody
+
+
+def tools_json(body: ChatBody) -> str:
+    """Return the tools as the JSON array that templates take; empty where there are none.
+
+    With `tool_choice` "none" they are passed on, too: the template shows them, and the answer is
+    text in any case, as long as calls are not parsed.
+    """
+    _check_choice(body.tool_choice)
+    tools = body.tools or []
+    if len(tools) > MAX_TOOLS:
+        message = f"tools has {len(tools)} entries; at most {MAX_TOOLS} are taken."
+        raise InvalidArgument(message, field="tools")
+    for index, tool in enumerate(tools):
+        _check_tool(tool, f"tools[{index}]")
+    return msgspec.json.encode(tools).decode() if tools else ""
+
+
+def _check_choice(choice: str | dict[str, Any] | None) -> None:
+    if choice in (None, "none", "auto"):
+        return
+    if choice == "required" or isinstance(choice, dict):
+        raise InvalidArgument(
+            "tool_choice asks for a tool call, but parsing tool calls is not offered yet; leave it"
+            " out, or send 'none' or 'auto'.",
+            field="tool_choice",
+        )
+    message = f"tool_choice is {choice!r}; it must be 'none' or 'auto'."
+    raise InvalidArgument(message, field="tool_choice")
+
+
+def _check_tool(tool: dict[str, Any], field: str) -> None:
+    function = tool.get("function")
+    if tool.get("type") != "function" or not isinstance(function, dict):
+        message = f"{field} must have type 'function' and a function."
+        raise InvalidArgument(message, field=field)
+    name = function.get("name")
+    if not isinstance(name, str) or not name:
+        message = f"{field}.function.name is missing; it says what the tool is called."
+        raise InvalidArgument(message, field=f"{field}.function.name")
+    num_bytes = len(msgspec.json.encode(tool))
+    if num_bytes > MAX_TOOL_BYTES:
+        message = f"{field} has {num_bytes} bytes of JSON; at most {MAX_TOOL_BYTES} are taken."
+        raise InvalidArgument(message, field=field)
