@@ -16,6 +16,7 @@ _COMMANDS = {
     "chat": ("octavo.chat:main", "Talk to a running server."),
     "complete": ("octavo.complete:main", "Let a running server continue a text."),
     "plan": ("octavo.worker.plan:main", "Say what a model takes and how many requests fit."),
+    "doctor": ("octavo.worker.doctor:main", "Check this machine, and say what to do."),
     "gateway": ("octavo.gateway.server:main", "Run the REST gateway, in front of a router."),
     "router": ("octavo.router.server:main", "Run a router: text in, text out, over gRPC."),
     "scheduler": ("octavo.scheduler.server:main", "Run the scheduler of a group of workers."),
