@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import structlog
@@ -14,6 +14,7 @@ from octavo.startup import StartupError
 
 from .model_text import TemplateSource
 from .template_helper import LENGTH, MAX_MEMORY_BYTES
+from .validation import ValidConversation
 
 RENDER_TIMEOUT_S = 1.0
 _START_TIMEOUT_S = 10.0
@@ -38,16 +39,23 @@ class ChatTemplate:
         async with self._turn:
             await self._drop_helper()
 
-    async def render(self, messages: Sequence[Mapping[str, str]]) -> str:
-        """Return the prompt, up to where the assistant's answer begins.
+    async def render(self, conversation: ValidConversation) -> str:
+        """Return the prompt, up to where the model is to go on.
 
         Raises:
             InvalidArgument: the template refuses the messages, or takes too much for them.
         """
+        request = {
+            "messages": conversation.messages,
+            "tools": conversation.tools,
+            "add_generation_prompt": conversation.add_generation_prompt,
+        }
         # Shielded: an answer that nobody waits for would be taken for the next one's.
-        answer = await asyncio.shield(self._exchange({"messages": messages}))
+        answer = await asyncio.shield(self._exchange(request))
         if "error" in answer:
             raise InvalidArgument(answer["error"], field="messages")
+        if conversation.continue_final_message:
+            return _cut_after(answer["text"], conversation.messages[-1]["content"])
         return answer["text"]
 
     async def _exchange(self, request: Mapping[str, Any]) -> dict[str, str]:
@@ -120,3 +128,19 @@ class _Helper:
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
         await self._process.wait()
+
+
+def _cut_after(prompt: str, content: str) -> str:
+    """Return the prompt without what the template writes after the last message."""
+    # Many templates trim the messages.
+    trimmed = content.strip()
+    start = prompt.rfind(trimmed)
+    if start < 0:
+        raise InvalidArgument(
+            "continue_final_message: the chat template does not show the last message as it is, so"
+            " it cannot be gone on from; leave it out",
+            field="continue_final_message",
+        )
+    rest = content[content.index(trimmed) + len(trimmed) :]
+    end = start + len(trimmed)
+    return prompt[: end + len(rest)] if prompt.startswith(rest, end) else prompt[:end]

@@ -7,7 +7,7 @@ a character. What a token stands for does not depend on its neighbours, so a tab
 
 import codecs
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 import tokenizers
@@ -16,7 +16,7 @@ from octavo.startup import StartupError
 
 
 class Detokenizer(Protocol):
-    """The text of one output. Special tokens have none."""
+    """The text of one output. Tokens that are not in its table have none."""
 
     def extend(self, token_ids: Iterable[int]) -> str:
         """Return the characters that these tokens complete."""
@@ -70,26 +70,44 @@ class SentencePieceDetokenizer:
             return "\ufffd" * len(run)
 
 
-def detokenizer_factory(tokenizer: tokenizers.Tokenizer) -> Callable[[], Detokenizer]:
-    """Return what makes a detokenizer for each output.
+class TokenPieces:
+    """What each token of a vocabulary stands for."""
 
-    Raises:
-        StartupError: the tokenizer's decoder is of neither kind.
-    """
-    # Its state as JSON; the whole tokenizer's, vocabulary and merges, takes a quarter of a second.
-    decoder = tokenizer.decoder and json.loads(tokenizer.decoder.__getstate__())
-    tokens = _text_tokens(tokenizer)
-    if decoder is not None and decoder["type"] == "ByteLevel":
-        bytes_of = {token_id: _bytes_of(token) for token_id, token in tokens.items()}
-        return lambda: ByteLevelDetokenizer(bytes_of)
-    if _is_sentencepiece(decoder):
-        pieces = {token_id: _sentencepiece(token) for token_id, token in tokens.items()}
-        return lambda: SentencePieceDetokenizer(pieces)
-    kind = "none" if decoder is None else json.dumps(decoder)[:200]
-    raise StartupError(
-        f"the tokenizer's decoder is not one that is supported: {kind}. Supported are ByteLevel,"
-        " and SentencePiece's sequence Replace, ByteFallback, Fuse, Strip."
-    )
+    def __init__(self, tokenizer: tokenizers.Tokenizer) -> None:
+        """Raises StartupError if the tokenizer's decoder is of neither kind."""
+        # Its state as JSON; the whole tokenizer's, vocabulary and merges, takes a quarter of a
+        # second.
+        decoder = tokenizer.decoder and json.loads(tokenizer.decoder.__getstate__())
+        self._is_byte_level = decoder is not None and decoder["type"] == "ByteLevel"
+        if not self._is_byte_level and not _is_sentencepiece(decoder):
+            kind = "none" if decoder is None else json.dumps(decoder)[:200]
+            raise StartupError(
+                f"the tokenizer's decoder is not one that is supported: {kind}. Supported are"
+                " ByteLevel, and SentencePiece's sequence Replace, ByteFallback, Fuse, Strip."
+            )
+        piece_of = _bytes_of if self._is_byte_level else _sentencepiece
+        self._pieces: dict[int, Any] = {
+            token_id: piece_of(token) for token_id, token in _text_tokens(tokenizer).items()
+        }
+        # A special token stands for itself, whatever the others are written in.
+        special = {
+            token_id: token.content.encode() if self._is_byte_level else token.content
+            for token_id, token in tokenizer.get_added_tokens_decoder().items()
+            if token.special
+        }
+        self._pieces_and_special = self._pieces | special
+
+    def detokenizer(self, *, skip_special_tokens: bool) -> Detokenizer:
+        """Return what turns the tokens of one output to text."""
+        pieces = self._pieces if skip_special_tokens else self._pieces_and_special
+        if self._is_byte_level:
+            return ByteLevelDetokenizer(pieces)
+        return SentencePieceDetokenizer(pieces)
+
+    def bytes_of(self, token_id: int) -> bytes:
+        """Return a token's own bytes, which need be no whole character; special ones have some."""
+        piece: str | bytes = self._pieces_and_special.get(token_id, b"")
+        return piece.encode() if isinstance(piece, str) else piece
 
 
 def _text_tokens(tokenizer: tokenizers.Tokenizer) -> dict[int, str]:

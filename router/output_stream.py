@@ -9,6 +9,8 @@ from octavo.errors import DeadlineExceeded, InternalError, Overloaded
 from octavo.v1 import common_pb2, inference_pb2, scheduling_pb2
 
 from .output_text import OutputText
+from .token_texts import PromptLogprobs, token_text
+from .tokenizer import Tokenizer
 
 MAX_BUFFERED_BYTES = 256 * 1024
 # The scheduler is told to pause well before the buffer is full: what is in flight still arrives.
@@ -17,6 +19,8 @@ PAUSE_BUFFERED_BYTES = 64 * 1024
 WINDOW_TOKENS = 2048
 
 _TOKEN_BYTES = 4
+# Of one token that is named at a position, its text and its numbers.
+_LOGPROB_BYTES = 32
 
 
 class StreamControl(Protocol):
@@ -46,6 +50,8 @@ class _Output:
     received: list[int] = field(default_factory=list)
     """All tokens from the scheduler; with the prompt, what another scheduler would go on from."""
     num_sent_tokens: int = 0
+    pending_logprobs: list[common_pb2.PositionLogprobs] = field(default_factory=list)
+    """Of the tokens after those that were sent, if they are wanted."""
     pending_text: list[str] = field(default_factory=list)
     pending_finish: inference_pb2.Finished | None = None
     is_finished: bool = False
@@ -69,8 +75,11 @@ class OutputStream:
         texts: Sequence[OutputText],
         control: StreamControl,
         *,
+        tokenizer: Tokenizer,
         return_token_ids: bool,
+        echo: str = "",
     ) -> None:
+        """`echo` is what each output's text begins with."""
         self.request = request
         self._outputs = [_Output(text) for text in texts]
         self._control = control
@@ -81,13 +90,29 @@ class OutputStream:
         self._num_buffered_bytes = 0
         self._num_excess_tokens = 0
         self._has_windows = False
+        self._tokenizer = tokenizer
+        self._echo = echo
+        self._prompt_logprobs = (
+            PromptLogprobs(tokenizer, request.prompt_token_ids)
+            if request.HasField("num_prompt_logprobs")
+            else None
+        )
+        self._token_bytes = _TOKEN_BYTES
+        if request.HasField("num_logprobs"):
+            self._token_bytes += _LOGPROB_BYTES * (1 + request.num_logprobs)
 
     @property
     def is_closed(self) -> bool:
         """Whether the scheduler has nothing more for this request."""
         return all(output.is_closed for output in self._outputs)
 
-    def receive(self, output_index: int, first_position: int, token_ids: Sequence[int]) -> None:
+    def receive(
+        self,
+        output_index: int,
+        first_position: int,
+        token_ids: Sequence[int],
+        logprobs: Sequence[common_pb2.PositionLogprobs] = (),
+    ) -> None:
         """Take tokens of one output; those seen before are dropped, a gap fails the request."""
         output = self._outputs[output_index]
         num_seen = len(output.received) - first_position
@@ -98,6 +123,7 @@ class OutputStream:
         output.received += new_token_ids
         if output.is_finished or self._error is not None:
             return
+        output.pending_logprobs += logprobs[num_seen:]
         num_tokens_before = output.text.num_tokens
         text = output.text.extend(new_token_ids)
         self._buffer(output, text, output.text.num_tokens - num_tokens_before)
@@ -109,6 +135,11 @@ class OutputStream:
                 output_index=output_index,
                 final_token_count=output.text.num_tokens,
             )
+
+    def receive_prompt_logprobs(self, part: scheduling_pb2.PromptPart) -> None:
+        if self._prompt_logprobs is not None:
+            self._prompt_logprobs.receive(part)
+            self._has_news.set()
 
     def finish(self, finished: scheduling_pb2.OutputFinished) -> None:
         """Take the scheduler's last word about one output."""
@@ -143,6 +174,8 @@ class OutputStream:
 
     async def events(self) -> AsyncIterator[inference_pb2.StreamEvent]:
         """Yield what there is to send; the usage is the last. Raises what the stream failed of."""
+        async for event in self._prompt_events():
+            yield event
         while True:
             await self._has_news.wait()
             self._has_news.clear()
@@ -162,6 +195,22 @@ class OutputStream:
                 yield inference_pb2.StreamEvent(usage=self._usage)
                 return
 
+    async def _prompt_events(self) -> AsyncIterator[inference_pb2.StreamEvent]:
+        """Yield what is about the prompt: it goes before the first delta."""
+        prompt = self._prompt_logprobs
+        if prompt is not None:
+            while not (prompt.is_complete or self._error or self._usage):
+                self._has_news.clear()
+                await self._has_news.wait()
+            if prompt.is_complete:
+                yield prompt.event()
+            # What else has arrived is still to be looked at.
+            self._has_news.set()
+        if self._echo:
+            for index in range(len(self._outputs)):
+                delta = inference_pb2.Delta(output_index=index, text=self._echo)
+                yield inference_pb2.StreamEvent(delta=delta)
+
     def _take_delta(self, index: int, output: _Output) -> inference_pb2.Delta | None:
         """Return all that is pending of one output as one event, if there is anything."""
         position, end = output.num_sent_tokens, output.text.num_tokens
@@ -173,10 +222,15 @@ class OutputStream:
             text="".join(output.pending_text),
             token_ids=output.received[position:end] if self._return_token_ids else (),
             num_tokens=end - position,
+            logprobs=[
+                token_text(self._tokenizer, logprobs)
+                for logprobs in output.pending_logprobs[: end - position]
+            ],
         )
+        output.pending_logprobs.clear()
         output.num_sent_tokens = end
         output.pending_text.clear()
-        self._num_buffered_bytes -= len(delta.text) + _TOKEN_BYTES * delta.num_tokens
+        self._num_buffered_bytes -= len(delta.text) + self._token_bytes * delta.num_tokens
         if self._has_windows and self._num_buffered_bytes <= PAUSE_BUFFERED_BYTES:
             self._widen_windows()
         return delta
@@ -184,7 +238,7 @@ class OutputStream:
     def _buffer(self, output: _Output, text: str, num_tokens: int) -> None:
         if text:
             output.pending_text.append(text)
-        self._num_buffered_bytes += len(text) + _TOKEN_BYTES * num_tokens
+        self._num_buffered_bytes += len(text) + self._token_bytes * num_tokens
         if self._num_buffered_bytes > MAX_BUFFERED_BYTES:
             self.fail(SlowReader("the client reads too slowly; its output was given up"))
             self._control.abort(self.request.request_key, scheduling_pb2.ABORT_REASON_SLOW_READER)

@@ -19,11 +19,15 @@ class OutputText:
         detokenizer: Detokenizer,
         matcher: StopStringMatcher | None,
         stop_token_ids: AbstractSet[int],
+        *,
+        min_tokens: int = 0,
     ) -> None:
+        """Text of the first `min_tokens` tokens is never taken for a stop string."""
         self.num_tokens = 0
         self._detokenizer = detokenizer
         self._matcher = matcher
         self._stop_token_ids = stop_token_ids
+        self._min_tokens = min_tokens
 
     @property
     def stop_string(self) -> str | None:
@@ -41,7 +45,8 @@ class OutputText:
             if self._matcher.matched is not None:
                 break
             self.num_tokens += 1
-            parts.append(self._matcher.feed(self._detokenizer.extend(self._shown((token_id,)))))
+            text = self._detokenizer.extend(self._shown((token_id,)))
+            parts.append(text if self.num_tokens <= self._min_tokens else self._matcher.feed(text))
         return "".join(parts)
 
     def finish(self) -> str:

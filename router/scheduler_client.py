@@ -49,6 +49,9 @@ class SchedulerClient:
         self._router_id = router_id
         self._incarnations = itertools.count(1)
         self._streams: dict[bytes, OutputStream] = {}
+        # Requests whose tokens have log-probabilities, until the scheduler's last word about them:
+        # their columns must be understood even when nobody reads them any more.
+        self._with_logprobs: set[bytes] = set()
         self._control: asyncio.Queue[scheduling_pb2.AttachRequest] | None = None
         self._stub: Any = None
 
@@ -143,6 +146,8 @@ class SchedulerClient:
     async def _submit(self, request: scheduling_pb2.SubmitRequest) -> None:
         if not self.is_attached:
             raise _unreachable()
+        if request.HasField("num_logprobs"):
+            self._with_logprobs.add(request.request_key)
         request.router_id = self._router_id
         # Shielded: had the client left in the meantime, the request might be accepted all the same.
         call = asyncio.ensure_future(self._call_submit(request))
@@ -156,6 +161,7 @@ class SchedulerClient:
         try:
             await self._stub.Submit(request)
         except grpc.aio.AioRpcError as error:
+            self._with_logprobs.discard(request.request_key)
             raise _refusal(error) from error
 
     def _abort_accepted(self, request_key: bytes, submit: "asyncio.Future[None]") -> None:
@@ -176,7 +182,10 @@ class SchedulerClient:
             try:
                 while (message := await call.read()) is not grpc.aio.EOF:
                     if message.HasField("outputs"):
-                        hand_out(message.outputs, self._streams)
+                        hand_out(message.outputs, self._streams, self._with_logprobs)
+                        for finished in message.outputs.finished:
+                            if finished.HasField("usage"):
+                                self._with_logprobs.discard(finished.request_key)
             finally:
                 control.cancel()
                 # It fails where reading does: of the stream's end.
@@ -211,6 +220,7 @@ class SchedulerClient:
     def _lose(self) -> bool:
         """Fail what is open; return whether a scheduler was attached."""
         was_attached, self._control = self.is_attached, None
+        self._with_logprobs.clear()
         for stream in self._streams.values():
             stream.fail(_unreachable())
         return was_attached

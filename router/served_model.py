@@ -1,7 +1,6 @@
 """A served model as the router sees it: what its scheduler said, its tokenizer, its template."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +11,12 @@ from octavo.v1 import scheduling_pb2
 from .chat_template import ChatTemplate
 from .model_text import load_model_text
 from .tokenizer import Tokenizer
-from .validation import check_fits_context, max_prompt_bytes
+from .validation import (
+    ValidConversation,
+    ValidOptions,
+    check_fits_context,
+    max_prompt_bytes,
+)
 
 # Until requests carry an identity, all share the prefix cache.
 _TENANT = ""
@@ -24,6 +28,10 @@ class EncodedPrompt:
 
     token_ids: list[int]
     block_hashes: bytes
+    echo: str
+    """Its text, if outputs are to begin with it."""
+    bad_words: tuple[tuple[int, ...], ...]
+    """The token sequences that outputs may not have."""
 
 
 class ServedModel:
@@ -61,17 +69,23 @@ class ServedModel:
         """The name in answers."""
         return self.info.served_names[0]
 
-    async def encode_text(self, text: str) -> EncodedPrompt:
-        return await asyncio.to_thread(self._encode, text, "prompt", add_special_tokens=True)
+    async def encode_text(self, text: str, options: ValidOptions) -> EncodedPrompt:
+        return await asyncio.to_thread(
+            self._encode, text, "prompt", options, add_special_tokens=True
+        )
 
-    async def encode_messages(self, messages: Sequence[Mapping[str, str]]) -> EncodedPrompt:
-        text = await self.render(messages)
-        return await asyncio.to_thread(self._encode, text, "messages", add_special_tokens=False)
+    async def encode_conversation(
+        self, conversation: ValidConversation, options: ValidOptions
+    ) -> EncodedPrompt:
+        text = await self.render(conversation)
+        return await asyncio.to_thread(
+            self._encode, text, "messages", options, add_special_tokens=False
+        )
 
-    async def encode_token_ids(self, token_ids: list[int]) -> EncodedPrompt:
-        return await asyncio.to_thread(self._hash, token_ids, "prompt")
+    async def encode_token_ids(self, token_ids: list[int], options: ValidOptions) -> EncodedPrompt:
+        return await asyncio.to_thread(self._finish, token_ids, "prompt", options)
 
-    async def render(self, messages: Sequence[Mapping[str, str]]) -> str:
+    async def render(self, conversation: ValidConversation) -> str:
         """Return the conversation as text, special tokens written out."""
         if self._chat_template is None:
             raise InvalidArgument(
@@ -79,14 +93,29 @@ class ServedModel:
                 " router with --chat-template",
                 field="messages",
             )
-        return await self._chat_template.render(messages)
+        return await self._chat_template.render(conversation)
 
-    def _encode(self, text: str, field: str, *, add_special_tokens: bool) -> EncodedPrompt:
+    def _encode(
+        self, text: str, field: str, options: ValidOptions, *, add_special_tokens: bool
+    ) -> EncodedPrompt:
         token_ids = self.tokenizer.encode(text, add_special_tokens=add_special_tokens)
-        return self._hash(token_ids, field)
+        return self._finish(token_ids, field, options)
 
-    def _hash(self, token_ids: list[int], field: str) -> EncodedPrompt:
+    def _finish(self, token_ids: list[int], field: str, options: ValidOptions) -> EncodedPrompt:
+        """Cut the prompt to what is wanted of it, and hash its blocks."""
+        if options.truncate_prompt_tokens is not None:
+            token_ids = token_ids[-options.truncate_prompt_tokens :]
         check_fits_context(len(token_ids), field, self.info)
-        root = root_hash(self.info.model_hash, _TENANT)
+        root = root_hash(self.info.model_hash, _TENANT, cache_salt=options.cache_salt)
         hashes = extend_chain(root, token_ids, self.info.block_size)
-        return EncodedPrompt(token_ids, b"".join(hashes))
+        skip = options.skip_special_tokens
+        return EncodedPrompt(
+            token_ids,
+            b"".join(hashes),
+            self.tokenizer.decode(token_ids, skip_special_tokens=skip) if options.echo else "",
+            tuple(
+                tuple(spelling)
+                for word in options.bad_words
+                for spelling in self.tokenizer.spellings(word)
+            ),
+        )

@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from octavo.errors import DeadlineExceeded, Unsupported
-from octavo.v1 import inference_pb2, inference_pb2_grpc, scheduling_pb2
+from octavo.v1 import common_pb2, inference_pb2, inference_pb2_grpc, scheduling_pb2
 
 from .calls import request_id
 from .engine import Engine, EngineCatalog
@@ -16,9 +16,10 @@ from .output_stream import OutputStream, SlowReader
 from .output_text import OutputText
 from .served_model import EncodedPrompt, ServedModel
 from .stop_strings import StopStringAutomaton, StopStringMatcher
+from .unserved import refuse_unserved
 from .validation import (
     ValidOptions,
-    validate_messages,
+    validate_chat,
     validate_options,
     validate_prompt_text,
     validate_prompt_token_ids,
@@ -50,17 +51,18 @@ class InferenceServicer(inference_pb2_grpc.InferenceServicer):
             options = validate_options(request.options, model.info)
             if request.WhichOneof("prompt") == "token_ids":
                 token_ids = validate_prompt_token_ids(request.token_ids.ids, model.info)
-                prompt = await model.encode_token_ids(token_ids)
+                prompt = await model.encode_token_ids(token_ids, options)
             else:
-                prompt = await model.encode_text(validate_prompt_text(request.text, model.info))
+                text = validate_prompt_text(request.text, model.info)
+                prompt = await model.encode_text(text, options)
             await self._stream(engine, model, options, prompt, context)
 
     async def Chat(self, request: inference_pb2.ChatRequest, context: Any) -> None:
         with self._open_requests.admitted():
             engine, model = self._catalog.find(request.options.model)
             options = validate_options(request.options, model.info)
-            messages = validate_messages(request.messages, model.info)
-            prompt = await model.encode_messages(messages)
+            conversation = validate_chat(request, model.info)
+            prompt = await model.encode_conversation(conversation, options)
             await self._stream(engine, model, options, prompt, context)
 
     async def Resume(self, request: inference_pb2.ResumeRequest, context: Any) -> None:
@@ -78,10 +80,13 @@ class InferenceServicer(inference_pb2_grpc.InferenceServicer):
             request_id.set(options.request_id)
         await context.send_initial_metadata((("x-request-id", request_id.get()),))
         submit = _submit_request(model, options, prompt, context.time_remaining())
+        refuse_unserved(submit)
         stream = OutputStream(
             submit,
             _output_texts(model, options),
             engine.scheduler,
+            tokenizer=model.tokenizer,
+            echo=prompt.echo,
             return_token_ids=options.return_token_ids,
         )
         client = _EventWriter(context, self._stall_timeout_s)
@@ -121,6 +126,7 @@ def _submit_request(
     if remaining_s is not None and remaining_s <= 0:
         raise DeadlineExceeded("the request's deadline passed before it was submitted")
     room = model.info.max_model_len - len(prompt.token_ids)
+    max_tokens = room if options.max_tokens is None else min(options.max_tokens, room)
     return scheduling_pb2.SubmitRequest(
         request_key=secrets.token_bytes(16),
         priority=options.priority,
@@ -131,8 +137,13 @@ def _submit_request(
         n=len(options.seeds),
         sampling=options.sampling,
         seeds=options.seeds,
-        max_tokens=room if options.max_tokens is None else min(options.max_tokens, room),
+        max_tokens=max_tokens,
         stop_token_ids=sorted(options.stop_token_ids),
+        min_tokens=min(options.min_tokens, max_tokens),
+        bad_words=[common_pb2.TokenIds(ids=ids) for ids in prompt.bad_words],
+        num_logprobs=options.num_logprobs,
+        num_prompt_logprobs=options.num_prompt_logprobs,
+        cache_salt=options.cache_salt,
     )
 
 
@@ -140,9 +151,13 @@ def _output_texts(model: ServedModel, options: ValidOptions) -> list[OutputText]
     automaton = StopStringAutomaton(options.stop_strings) if options.stop_strings else None
     return [
         OutputText(
-            model.tokenizer.detokenizer(),
-            None if automaton is None else StopStringMatcher(automaton),
-            options.stop_token_ids,
+            model.tokenizer.detokenizer(skip_special_tokens=options.skip_special_tokens),
+            None
+            if automaton is None
+            else StopStringMatcher(automaton, shows_match=options.include_stop_string),
+            # What is to be shown is no stop token to the text.
+            frozenset() if options.include_stop_string else options.stop_token_ids,
+            min_tokens=options.min_tokens,
         )
         for _ in options.seeds
     ]

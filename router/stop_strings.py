@@ -64,8 +64,10 @@ class StopStringMatcher:
     The match that ends first wins; of several that end together, the longest.
     """
 
-    def __init__(self, automaton: StopStringAutomaton) -> None:
+    def __init__(self, automaton: StopStringAutomaton, *, shows_match: bool = False) -> None:
+        """`shows_match`: the stop string is shown too."""
         self.matched: str | None = None
+        self._shows_match = shows_match
         self._automaton = automaton
         self._state = 0
         self._held = ""
@@ -81,7 +83,7 @@ class StopStringMatcher:
             matched = automaton.match[state]
             if matched is not None:
                 self.matched, self._held = matched, ""
-                return pending[: end - len(matched)]
+                return pending[: end if self._shows_match else end - len(matched)]
         self._state = state
         boundary = len(pending) - automaton.depth[state]
         self._held = pending[boundary:]

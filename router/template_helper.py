@@ -42,12 +42,12 @@ def main() -> None:
         return
     while (request := _read(requests)) is not None:
         _allow_cpu_time()
-        _write(answers, _answer(render, request["messages"]))
+        _write(answers, _answer(render, request))
 
 
 def _compile(
     template: str, variables: Mapping[str, str], max_characters: int
-) -> Callable[[list[dict[str, str]]], str]:
+) -> Callable[[Mapping[str, Any]], str]:
     """Return what renders a conversation as `transformers` does: same options, same functions."""
     environment = minijinja.Environment(
         trim_blocks=True, lstrip_blocks=True, fuel=_FUEL, pycompat=True
@@ -57,13 +57,13 @@ def _compile(
     environment.add_global("raise_exception", _raise_exception)
     environment.add_global("strftime_now", lambda format: datetime.now().strftime(format))
 
-    def render(messages: list[dict[str, str]]) -> str:
+    def render(conversation: Mapping[str, Any]) -> str:
         text = environment.render_template(
             "chat",
-            messages=messages,
-            tools=None,
+            messages=conversation["messages"],
+            tools=conversation["tools"],
             documents=None,
-            add_generation_prompt=True,
+            add_generation_prompt=conversation["add_generation_prompt"],
             **variables,
         )
         if len(text) > max_characters:
@@ -76,10 +76,10 @@ def _compile(
 
 
 def _answer(
-    render: Callable[[list[dict[str, str]]], str], messages: list[dict[str, str]]
+    render: Callable[[Mapping[str, Any]], str], conversation: Mapping[str, Any]
 ) -> dict[str, str]:
     try:
-        return {"text": render(messages)}
+        return {"text": render(conversation)}
     except _Refused as refusal:
         return {"error": f"the chat template refuses these messages: {refusal}"}
     except minijinja.TemplateError as error:

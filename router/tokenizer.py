@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import tokenizers
 
-from .detokenizer import Detokenizer, detokenizer_factory
+from .detokenizer import Detokenizer, TokenPieces
 
 
 class Tokenizer:
@@ -16,16 +16,26 @@ class Tokenizer:
         tokenizer.no_truncation()
         tokenizer.no_padding()
         self._tokenizer = tokenizer
-        self._new_detokenizer = detokenizer_factory(tokenizer)
+        self._pieces = TokenPieces(tokenizer)
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
         return ids
 
-    def decode(self, token_ids: Sequence[int]) -> str:
-        """Return the text of token ids that stand for themselves; special tokens have none."""
-        return self._tokenizer.decode(token_ids, skip_special_tokens=True)
+    def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
+        """Return the text of token ids that stand for themselves."""
+        return self._tokenizer.decode(token_ids, skip_special_tokens=skip_special_tokens)
 
-    def detokenizer(self) -> Detokenizer:
+    def detokenizer(self, *, skip_special_tokens: bool = True) -> Detokenizer:
         """Return what turns the tokens of one output to text as they come."""
-        return self._new_detokenizer()
+        return self._pieces.detokenizer(skip_special_tokens=skip_special_tokens)
+
+    def bytes_of(self, token_id: int) -> bytes:
+        """Return the bytes of one token, be they whole characters or not."""
+        return self._pieces.bytes_of(token_id)
+
+    def spellings(self, text: str) -> list[list[int]]:
+        """Return how a text comes in an output: at a word's start, or within one."""
+        word = text.lstrip(" ")
+        spelled = [self.encode(start + word, add_special_tokens=False) for start in ("", " ")]
+        return spelled[:1] if spelled[0] == spelled[1] else spelled

@@ -5,8 +5,9 @@ from typing import Any
 
 from octavo.v1 import tokenizer_pb2, tokenizer_pb2_grpc
 
+from .checks import check_token_ids
 from .engine import EngineCatalog
-from .validation import check_text_bytes, check_token_ids, validate_messages
+from .validation import ValidConversation, check_text_bytes, validate_messages
 
 
 class TokenizerServicer(tokenizer_pb2_grpc.TokenizerServicer):
@@ -21,7 +22,7 @@ class TokenizerServicer(tokenizer_pb2_grpc.TokenizerServicer):
         _, model = self._catalog.find(request.model)
         if request.WhichOneof("input") == "conversation":
             messages = validate_messages(request.conversation.messages, model.info)
-            text = await model.render(messages)
+            text = await model.render(ValidConversation(messages=messages))
             add_special_tokens = False
         else:
             text = request.text

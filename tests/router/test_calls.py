@@ -93,7 +93,7 @@ async def test_a_gap_fails_the_request_and_what_was_seen_is_dropped(
         (generate(model="gpt-9"), "NOT_FOUND", "model", "'gpt-9' is not served here; served: 'org"),
         (generate(""), "INVALID_ARGUMENT", "prompt", "the prompt is empty"),
         (generate("日" * 1000), "INVALID_ARGUMENT", "prompt", "prompt has 2000 tokens, the con"),
-        (generate(n=9), "INVALID_ARGUMENT", "n", "n is 9; it must be between 1 and 8"),
+        (generate(n=17), "INVALID_ARGUMENT", "n", "n is 17; it must be between 1 and 16"),
     ],
 )
 async def test_bad_requests_never_reach_the_scheduler(

@@ -12,6 +12,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from octavo.errors import InvalidArgument
 from octavo.router.chat_template import ChatTemplate
 from octavo.router.model_text import TemplateSource
+from octavo.router.validation import ValidConversation
 from octavo.startup import StartupError
 from tests.router import templates
 
@@ -54,19 +55,19 @@ async def test_renders_as_transformers_does(start: Start, name: str, conversatio
     (expected,), _ = render_jinja_template(
         [messages], chat_template=template, add_generation_prompt=True, **VARIABLES
     )
-    assert await (await start(template)).render(messages) == expected
+    assert await (await start(template)).render(ValidConversation(messages=messages)) == expected
 
 
 async def test_what_the_template_refuses_is_told(start: Start) -> None:
     template = await start(templates.MISTRAL)
     with pytest.raises(InvalidArgument, match="roles must alternate") as refusal:
-        await template.render([{"role": "assistant", "content": "a"}])
+        await template.render(ValidConversation(messages=[{"role": "assistant", "content": "a"}]))
     assert refusal.value.field == "messages"
 
 
 async def test_today_can_be_asked_for(start: Start) -> None:
     template = await start("{{ strftime_now('%Y') | length }}")
-    assert await template.render([]) == "4"
+    assert await template.render(ValidConversation(messages=[])) == "4"
 
 
 LOOP = (
@@ -109,9 +110,9 @@ SLOW = (
 async def test_a_bomb_fails_its_own_request_only(start: Start, template: str, message: str) -> None:
     chat_template = await start(template)
     good, bomb, other = await asyncio.gather(
-        chat_template.render([{"role": "user", "content": "fine"}]),
-        chat_template.render([{"role": "user", "content": "bomb"}]),
-        chat_template.render([{"role": "user", "content": "fine too"}]),
+        chat_template.render(ValidConversation(messages=[{"role": "user", "content": "fine"}])),
+        chat_template.render(ValidConversation(messages=[{"role": "user", "content": "bomb"}])),
+        chat_template.render(ValidConversation(messages=[{"role": "user", "content": "fine too"}])),
         return_exceptions=True,
     )
     assert (good, other) == ("1", "1")
@@ -124,7 +125,9 @@ async def test_a_client_that_leaves_does_not_shift_the_answers(start: Start) -> 
     template = await start("{{ messages[0].content }}")
 
     def render(content: str) -> "asyncio.Task[str]":
-        return asyncio.create_task(template.render([{"role": "user", "content": content}]))
+        return asyncio.create_task(
+            template.render(ValidConversation(messages=[{"role": "user", "content": content}]))
+        )
 
     tasks = [render(str(number)) for number in range(20)]
     await asyncio.sleep(0)
@@ -139,7 +142,10 @@ async def test_modules_in_the_working_directory_are_left_alone(
     (tmp_path / "minijinja.py").write_text("raise SystemExit('not this one')")
     monkeypatch.chdir(tmp_path)
     template = await start("{{ messages[0].content }}")
-    assert await template.render([{"role": "user", "content": "hi"}]) == "hi"
+    assert (
+        await template.render(ValidConversation(messages=[{"role": "user", "content": "hi"}]))
+        == "hi"
+    )
 
 
 async def test_a_template_that_cannot_be_parsed_stops_the_start(start: Start) -> None:

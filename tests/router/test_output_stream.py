@@ -61,7 +61,7 @@ def output_stream(control: Control, *stop_strings: str, n: int = 1) -> OutputStr
         for _ in range(n)
     ]
     request = scheduling_pb2.SubmitRequest(request_key=KEY)
-    return OutputStream(request, texts, control, return_token_ids=True)
+    return OutputStream(request, texts, control, tokenizer=tokenizer, return_token_ids=True)
 
 
 def finished(

@@ -7,7 +7,11 @@ import sys
 
 from octavo.router.template_helper import LENGTH
 
-USER = {"messages": [{"role": "user", "content": "hi"}]}
+USER = {
+    "messages": [{"role": "user", "content": "hi"}],
+    "tools": None,
+    "add_generation_prompt": True,
+}
 
 
 def run(template: str, *requests: object) -> subprocess.CompletedProcess[bytes]:

@@ -8,12 +8,14 @@ import pytest
 from octavo.errors import InvalidArgument
 from octavo.router.validation import (
     check_fits_context,
+    validate_chat,
     validate_messages,
     validate_options,
     validate_prompt_text,
     validate_prompt_token_ids,
 )
-from octavo.v1.inference_pb2 import ChatMessage, GenerationOptions
+from octavo.v1.common_pb2 import SamplingParams
+from octavo.v1.inference_pb2 import ChatMessage, ChatRequest, GenerationOptions
 from octavo.v1.scheduling_pb2 import ModelInfo
 
 MODEL = ModelInfo(served_names=["tiny"], max_model_len=100, vocab_size=50, eos_token_ids=[2, 3])
@@ -38,8 +40,8 @@ def options(change: Callable[[GenerationOptions], object]) -> GenerationOptions:
         (lambda o: setattr(o.sampling, "top_p", 1.5), "top_p", "top_p is 1.5; it must be above 0"),
         (lambda o: setattr(o.sampling, "top_p", nan), "top_p", "top_p is nan; it must be above 0"),
         (lambda o: setattr(o.stop, "max_tokens", 0), "max_tokens", "max_tokens is 0; it must be"),
-        (lambda o: setattr(o, "n", 0), "n", "n is 0; it must be between 1 and 8"),
-        (lambda o: setattr(o, "n", 9), "n", "n is 9; it must be between 1 and 8"),
+        (lambda o: setattr(o, "n", 0), "n", "n is 0; it must be between 1 and 16"),
+        (lambda o: setattr(o, "n", 17), "n", "n is 17; it must be between 1 and 16"),
         (lambda o: o.stop.stop.extend(["x"] * 17), "stop", "stop has 17 strings; at most 16"),
         (lambda o: o.stop.stop.append("é" * 129), "stop", "stop[0] has 258 bytes; at most 256"),
         (lambda o: o.stop.stop.extend(["x", ""]), "stop", "stop[1] is empty; leave it out"),
@@ -75,7 +77,7 @@ def test_a_wrong_option_is_named(
         lambda o: setattr(o.sampling, "temperature", 2),
         lambda o: setattr(o.sampling, "top_p", 1),
         lambda o: setattr(o.stop, "max_tokens", 1),
-        lambda o: setattr(o, "n", 8),
+        lambda o: setattr(o, "n", 16),
         lambda o: o.stop.stop.extend(["x"] * 15 + ["é" * 128]),
         lambda o: o.stop.stop_token_ids.extend([49] * 256),
         lambda o: setattr(o, "request_id", "~" * 128),
@@ -178,3 +180,117 @@ def test_no_prompt_has_more_than_four_mebibytes() -> None:
     assert validate_prompt_text("x" * 4 * 2**20, model)
     with pytest.raises(InvalidArgument, match="at most 4194304 are taken"):
         validate_prompt_text("x" * (4 * 2**20 + 1), model)
+
+
+@pytest.mark.parametrize("name", ["presence_penalty", "frequency_penalty"])
+@pytest.mark.parametrize("value", [-2, 2])
+def test_penalties_up_to_the_limits_are_good(name: str, value: float) -> None:
+    valid = validate_options(options(lambda o: setattr(o.sampling, name, value)), MODEL)
+    assert getattr(valid.sampling, name) == value
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        (lambda o: setattr(o.sampling, "min_p", 1.01), "min_p"),
+        (lambda o: setattr(o.sampling, "min_p", nan), "min_p"),
+        (lambda o: setattr(o.sampling, "presence_penalty", 2.01), "presence_penalty"),
+        (lambda o: setattr(o.sampling, "frequency_penalty", -2.01), "frequency_penalty"),
+        (lambda o: setattr(o.sampling, "repetition_penalty", 0), "repetition_penalty"),
+        (lambda o: setattr(o.sampling, "repetition_penalty", infinity), "repetition_penalty"),
+        (lambda o: o.sampling.logit_bias_token_ids.append(1), "logit_bias"),
+        (lambda o: bias(o, 50, 1), "logit_bias"),
+        (lambda o: bias(o, 49, 100.5), "logit_bias"),
+        (lambda o: bias(o, 1, 1, times=301), "logit_bias"),
+        (lambda o: o.sampling.allowed_token_ids.append(50), "allowed_token_ids"),
+        (lambda o: o.sampling.allowed_token_ids.extend([1] * 1025), "allowed_token_ids"),
+        (lambda o: setattr(o.stop, "min_tokens", 101), "min_tokens"),
+        (lambda o: o.bad_words.extend(["x"] * 33), "bad_words"),
+        (lambda o: o.bad_words.append(" "), "bad_words"),
+        (lambda o: o.bad_words.append("x" * 65), "bad_words"),
+        (lambda o: setattr(o, "logprobs", 21), "logprobs"),
+        (lambda o: setattr(o, "prompt_logprobs", 6), "prompt_logprobs"),
+        (lambda o: setattr(o, "truncate_prompt_tokens", 0), "truncate_prompt_tokens"),
+        (lambda o: setattr(o, "cache_salt", "é" * 33), "cache_salt"),
+    ],
+)
+def test_a_wrong_parameter_is_named(
+    change: Callable[[GenerationOptions], object], field: str
+) -> None:
+    with pytest.raises(InvalidArgument, match=field) as error:
+        validate_options(options(change), MODEL)
+    assert error.value.field == field
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda o: setattr(o.sampling, "min_p", 1),
+        lambda o: setattr(o.sampling, "repetition_penalty", 0.01),
+        lambda o: bias(o, 49, -100, times=300),
+        lambda o: o.sampling.allowed_token_ids.extend([49] * 1024),
+        lambda o: setattr(o.stop, "min_tokens", 100),
+        lambda o: o.bad_words.extend(["x" * 64] * 32),
+        lambda o: setattr(o, "logprobs", 20),
+        lambda o: setattr(o, "prompt_logprobs", 5),
+        lambda o: setattr(o, "truncate_prompt_tokens", 1),
+        lambda o: setattr(o, "cache_salt", "é" * 32),
+    ],
+)
+def test_parameters_at_their_limits_are_good(
+    change: Callable[[GenerationOptions], object],
+) -> None:
+    validate_options(options(change), MODEL)
+
+
+def test_min_tokens_is_at_most_max_tokens() -> None:
+    changed = options(lambda o: setattr(o.stop, "max_tokens", 4))
+    changed.stop.min_tokens = 4
+    assert validate_options(changed, MODEL).min_tokens == 4
+    changed.stop.min_tokens = 5
+    with pytest.raises(InvalidArgument, match="min_tokens is 5; it must be at most max_tokens"):
+        validate_options(changed, MODEL)
+
+
+def test_what_changes_nothing_is_left_out_and_defaults_fill_what_is_absent() -> None:
+    changed = options(lambda o: setattr(o.sampling, "repetition_penalty", 1))
+    changed.sampling.temperature = 0
+    defaults = SamplingParams(temperature=0.6, top_k=20, repetition_penalty=1.1)
+    sampling = validate_options(changed, MODEL, defaults).sampling
+    assert sampling == SamplingParams(temperature=0, top_p=1, top_k=20)
+
+
+def bias(changed: GenerationOptions, token_id: int, value: float, *, times: int = 1) -> None:
+    changed.sampling.logit_bias_token_ids.extend([token_id] * times)
+    changed.sampling.logit_bias_values.extend([value] * times)
+
+
+USER = ChatMessage(role="user", content="hi")
+
+
+@pytest.mark.parametrize(
+    ("request_", "field"),
+    [
+        (ChatRequest(add_generation_prompt=True), "continue_final_message"),
+        (ChatRequest(messages=[ChatMessage(role="a")]), "continue_final_message"),
+    ],
+)
+def test_what_cannot_be_gone_on_from_is_refused(request_: ChatRequest, field: str) -> None:
+    wrong = ChatRequest(messages=[USER], continue_final_message=True)
+    wrong.MergeFrom(request_)
+    with pytest.raises(InvalidArgument) as error:
+        validate_chat(wrong, MODEL)
+    assert error.value.field == field
+
+
+@pytest.mark.parametrize("tools", ["[]", "{}", "[1]", "[", f"[{'{},' * 128}{{}}]", " " * 65_537])
+def test_wrong_tools_are_refused(tools: str) -> None:
+    with pytest.raises(InvalidArgument) as error:
+        validate_chat(ChatRequest(messages=[USER], tools_json=tools), MODEL)
+    assert error.value.field == "tools"
+
+
+def test_a_conversation_is_answered_unless_it_is_to_go_on() -> None:
+    assert validate_chat(ChatRequest(messages=[USER]), MODEL).add_generation_prompt
+    goes_on = validate_chat(ChatRequest(messages=[USER], continue_final_message=True), MODEL)
+    assert not goes_on.add_generation_prompt
