@@ -10,6 +10,7 @@ from octavo.errors import InvalidArgument
 from .not_offered import refuse_not_offered
 from .openai_types import GenerationBody
 
+AnyBodyT = TypeVar("AnyBodyT", bound=msgspec.Struct)
 BodyT = TypeVar("BodyT", bound=GenerationBody)
 
 _PATH = re.compile(r" - at (?:`key` in )?`\$\.?(.*?)(?:\[\.\.\.\])?`$")
@@ -20,9 +21,21 @@ _TYPES = re.compile(r"`([^`]*)`")
 
 
 def decode_body(decoder: msgspec.json.Decoder[BodyT], raw: bytes) -> BodyT:
-    """Return the body, or raise InvalidArgument with the field at fault."""
+    """Return a generation's body, or raise InvalidArgument with the field at fault."""
+    body = decode_json(decoder, raw)
+    refuse_not_offered(body)
+    if body.stream_options is not None and not body.stream:
+        raise InvalidArgument(
+            "stream_options is only for streams; set stream to true or leave it out.",
+            field="stream_options",
+        )
+    return body
+
+
+def decode_json(decoder: msgspec.json.Decoder[AnyBodyT], raw: bytes) -> AnyBodyT:
+    """Return what the JSON says, or raise InvalidArgument with the field at fault."""
     try:
-        body = decoder.decode(raw)
+        return decoder.decode(raw)
     except msgspec.ValidationError as error:
         raise _wrong_type(str(error)) from None
     except msgspec.DecodeError as error:
@@ -32,13 +45,6 @@ def decode_body(decoder: msgspec.json.Decoder[BodyT], raw: bytes) -> BodyT:
         raise InvalidArgument(f"The body is not valid UTF-8: {error.reason}.") from None
     except RecursionError:
         raise InvalidArgument("The body is not valid JSON: it is nested too deep.") from None
-    refuse_not_offered(body)
-    if body.stream_options is not None and not body.stream:
-        raise InvalidArgument(
-            "stream_options is only for streams; set stream to true or leave it out.",
-            field="stream_options",
-        )
-    return body
 
 
 def _wrong_type(text: str) -> InvalidArgument:

@@ -30,6 +30,7 @@ from .openai_types import ChatBody, CompletionBody, GenerationBody, ModelCard, M
 from .router_client import RouterClient, RouterStream
 from .router_requests import chat_requests, completion_requests
 from .streaming import StreamedAnswer
+from .tokenizer_api import TokenizerRoutes
 
 BodyT = TypeVar("BodyT", bound=GenerationBody)
 RouterRequest = ChatRequest | GenerateRequest
@@ -42,6 +43,7 @@ def create_app(router: RouterClient, in_flight: InFlight, metrics: GatewayMetric
         router, in_flight, metrics, CompletionBody, completion_requests, COMPLETION
     )
     models = ModelRoutes(router)
+    tokenizer = TokenizerRoutes(router)
     operations = OperationRoutes(router, in_flight, metrics)
     app = Starlette(
         routes=[
@@ -49,6 +51,8 @@ def create_app(router: RouterClient, in_flight: InFlight, metrics: GatewayMetric
             Route("/v1/completions", completions, methods=["POST"]),
             Route("/v1/models", models.list),
             Route("/v1/models/{model_id:path}", models.get),
+            Route("/tokenize", tokenizer.tokenize, methods=["POST"]),
+            Route("/detokenize", tokenizer.detokenize, methods=["POST"]),
             Route("/health", operations.health),
             Route("/ready", operations.ready),
             Route("/version", operations.version),

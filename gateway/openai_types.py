@@ -192,3 +192,31 @@ class ModelCard(Struct):
 class ModelList(Struct):
     object: str
     data: list[ModelCard]
+
+
+class TokenizeBody(Struct):
+    model: str
+    prompt: str | None = None
+    messages: list[Message] | None = None
+    """In place of a prompt: a conversation, through the model's chat template."""
+    add_special_tokens: bool | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+    return_token_strs: bool | None = None
+    tools: list[object] | None = None
+
+
+class Tokenized(Struct):
+    count: int
+    max_model_len: int
+    tokens: list[int]
+    token_strs: None = None
+
+
+class DetokenizeBody(Struct):
+    model: str
+    tokens: list[Uint32]
+
+
+class Detokenized(Struct):
+    prompt: str

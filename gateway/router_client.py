@@ -16,6 +16,13 @@ from octavo.v1.inference_pb2 import ChatRequest, GenerateRequest, Started, Strea
 from octavo.v1.inference_pb2_grpc import InferenceStub
 from octavo.v1.models_pb2 import GetModelRequest, ListModelsRequest, Model
 from octavo.v1.models_pb2_grpc import ModelsStub
+from octavo.v1.tokenizer_pb2 import (
+    DetokenizeRequest,
+    DetokenizeResponse,
+    TokenizeRequest,
+    TokenizeResponse,
+)
+from octavo.v1.tokenizer_pb2_grpc import TokenizerStub
 
 log = structlog.get_logger()
 
@@ -23,6 +30,7 @@ _NUM_CHANNELS = 8
 _STREAMS_PER_CHANNEL = 500
 """A server takes 1,000 streams on a connection; past half of that another connection is opened."""
 _UNARY_TIMEOUT_S = 5.0
+_TOKENIZE_TIMEOUT_S = 30.0
 _RETRY_AFTER_S = 1.0
 """A router that restarts is reached again within a second (CHANNEL_OPTIONS)."""
 
@@ -83,6 +91,7 @@ class RouterClient:
             for _ in range(_NUM_CHANNELS)
         ]
         self._models = ModelsStub(self._connections[0].channel)
+        self._tokenizer = TokenizerStub(self._connections[0].channel)
         self._health = health_pb2_grpc.HealthStub(self._connections[0].channel)
 
     async def __aenter__(self) -> "RouterClient":
@@ -122,6 +131,18 @@ class RouterClient:
             for stream in streams:
                 stream.cancel()
             connection.num_streams -= len(requests)
+
+    async def tokenize(self, request: TokenizeRequest, request_id: str) -> TokenizeResponse:
+        metadata = (("x-request-id", request_id),)
+        call = self._tokenizer.Tokenize(request, timeout=_TOKENIZE_TIMEOUT_S, metadata=metadata)
+        response: TokenizeResponse = await _translated(call)
+        return response
+
+    async def detokenize(self, request: DetokenizeRequest, request_id: str) -> DetokenizeResponse:
+        metadata = (("x-request-id", request_id),)
+        call = self._tokenizer.Detokenize(request, timeout=_TOKENIZE_TIMEOUT_S, metadata=metadata)
+        response: DetokenizeResponse = await _translated(call)
+        return response
 
     async def list_models(self) -> list[Model]:
         response = await _translated(

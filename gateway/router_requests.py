@@ -28,7 +28,7 @@ def chat_requests(body: ChatBody, request_id: str) -> list[ChatRequest]:
     options = _options(body, request_id, max_tokens, logprobs=_chat_logprobs(body))
     request = ChatRequest(
         options=options,
-        messages=[_message(message, i) for i, message in enumerate(body.messages)],
+        messages=[chat_message(message, i) for i, message in enumerate(body.messages)],
         add_generation_prompt=body.add_generation_prompt,
         continue_final_message=bool(body.continue_final_message),
         tools_json=tools_json(body),
@@ -150,7 +150,8 @@ def _check_echoed_logprobs(logprobs: int) -> None:
         )
 
 
-def _message(message: Message, index: int) -> ChatMessage:
+def chat_message(message: Message, index: int) -> ChatMessage:
+    """Return the message, the `index`th of its conversation, as the router takes it."""
     if message.tool_calls:
         field = f"messages[{index}].tool_calls"
         raise InvalidArgument(f"{field} is not offered yet; leave it out.", field=field)

@@ -28,6 +28,13 @@ from octavo.v1.models_pb2 import (
     Model,
 )
 from octavo.v1.models_pb2_grpc import ModelsServicer, add_ModelsServicer_to_server
+from octavo.v1.tokenizer_pb2 import (
+    DetokenizeRequest,
+    DetokenizeResponse,
+    TokenizeRequest,
+    TokenizeResponse,
+)
+from octavo.v1.tokenizer_pb2_grpc import TokenizerServicer, add_TokenizerServicer_to_server
 
 Request = ChatRequest | GenerateRequest
 Script = Callable[[Request], AsyncIterator[StreamEvent]]
@@ -165,11 +172,12 @@ class BareStatus(Exception):
         self.code = code
 
 
-class FakeRouter(InferenceServicer, ModelsServicer):
+class FakeRouter(InferenceServicer, ModelsServicer, TokenizerServicer):
     """Runs `script` for every generation.
 
     Attributes:
-        requests: all that arrived, in order.
+        requests: all generations that arrived, in order.
+        tokenizations: all requests to tokenize.
         request_ids: their x-request-id metadata.
         peers: the connections they came over.
         num_running: generations under way.
@@ -181,6 +189,7 @@ class FakeRouter(InferenceServicer, ModelsServicer):
         self.script: Script = answer
         self.models = [Model(id=MODEL, created_s=1700000000, max_model_len=8192, root="tiny")]
         self.requests: list[Request] = []
+        self.tokenizations: list[TokenizeRequest] = []
         self.request_ids: list[str] = []
         self.peers: list[str] = []
         self.num_running = 0
@@ -193,6 +202,7 @@ class FakeRouter(InferenceServicer, ModelsServicer):
         services = {
             "octavo.v1.Inference": lambda server: add_InferenceServicer_to_server(self, server),
             "octavo.v1.Models": lambda server: add_ModelsServicer_to_server(self, server),
+            "octavo.v1.Tokenizer": lambda server: add_TokenizerServicer_to_server(self, server),
         }
         async with grpc_server(address, services, grace_s=0) as process_health:
             self.health = process_health
@@ -242,3 +252,14 @@ class FakeRouter(InferenceServicer, ModelsServicer):
         message = f"Model {request.model} is not served; this server has {MODEL}."
         await abort(context, NotFound(message, field="model"))
         raise AssertionError("abort raises")
+
+    async def Tokenize(
+        self, request: TokenizeRequest, context: grpc.aio.ServicerContext
+    ) -> TokenizeResponse:
+        self.tokenizations.append(request)
+        return TokenizeResponse(token_ids=PROMPT_TOKEN_IDS, max_model_len=8192)
+
+    async def Detokenize(
+        self, request: DetokenizeRequest, context: grpc.aio.ServicerContext
+    ) -> DetokenizeResponse:
+        return DetokenizeResponse(text=" ".join(map(str, request.token_ids)))
