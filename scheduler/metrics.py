@@ -2,23 +2,34 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from wsgiref.simple_server import WSGIServer
 
 import structlog
-from prometheus_client import CollectorRegistry, Histogram, start_http_server
+from prometheus_client import (
+    CollectorRegistry,
+    Histogram,
+    disable_created_metrics,
+    start_http_server,
+)
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from octavo.startup import StartupError
-from octavo.v1 import common_pb2
+from octavo.v1 import common_pb2, scheduling_pb2, step_pb2
 
 from .scheduler import Scheduler
+
+# Half as many samples again, which no dashboard reads.
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 _STATUS_PERIOD_S = 10.0
 _LOOPBACK = "127.0.0.1"
 _STEP_BUCKETS_S = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 1, 5)
+
+_REQUEST_BUCKETS_S = (1e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
+_WORKER_PARTS = ("receive", "stage", "copy", "forward", "sample")
 
 _COUNTERS = {
     "num_requests": ("requests", "Requests accepted."),
@@ -34,7 +45,7 @@ _COUNTERS = {
 
 
 class StepTimes:
-    """Where the time of a step goes."""
+    """Where the time goes: of steps, here and in the worker, and of `requests`."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         histogram = Histogram(
@@ -49,13 +60,58 @@ class StepTimes:
         self.deliver = histogram.labels("deliver")
         self.wait = histogram.labels("wait")
         self.update = histogram.labels("update")
+        worker = Histogram(
+            "octavo_scheduler_worker_step_seconds",
+            f"Time of each part of a step in the worker: {', '.join(_WORKER_PARTS)}.",
+            ("part",),
+            registry=registry,
+            buckets=_STEP_BUCKETS_S,
+        )
+        self.requests = RequestTimes(registry)
+        self._worker = [(f"{part}_ns", worker.labels(part)) for part in _WORKER_PARTS]
+
+    def observe_worker(self, timings: step_pb2.StepTimings) -> None:
+        """Take what a result says of its step."""
+        for field, part in self._worker:
+            part.observe(getattr(timings, field) / 1e9)
+
+
+class RequestTimes:
+    """Where the time of a request goes, observed when its last output ends."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._histogram = Histogram(
+            "octavo_scheduler_request_seconds",
+            "Time of each part of a request: queue (until it is first computed),"
+            " prefill (until its first token), decode (until its last).",
+            ("part",),
+            registry=registry,
+            buckets=_REQUEST_BUCKETS_S,
+        )
+
+    def observe(self, outputs: Iterable[scheduling_pb2.StepOutputs]) -> None:
+        """Take the requests that have ended; one without a token spent its time in the queue."""
+        for each in outputs:
+            for finished in each.finished:
+                if finished.HasField("usage"):
+                    self._observe(finished.usage)
+
+    def _observe(self, usage: common_pb2.Usage) -> None:
+        self._histogram.labels("queue").observe(usage.queue_ns / 1e9)
+        if usage.first_token_ns:
+            prefill_ns = usage.first_token_ns - usage.queue_ns
+            self._histogram.labels("prefill").observe(prefill_ns / 1e9)
+            decode_ns = usage.total_ns - usage.first_token_ns
+            self._histogram.labels("decode").observe(decode_ns / 1e9)
 
 
 class SchedulerCollector(Collector):
     """Reads the scheduler's own counters when Prometheus asks; a step pays nothing for them."""
 
-    def __init__(self, scheduler: Scheduler) -> None:
+    def __init__(self, scheduler: Scheduler, *, has_vllm_names: bool = False) -> None:
+        """`has_vllm_names`: show three gauges also by the names that vLLM's dashboards read."""
         self._scheduler = scheduler
+        self._has_vllm_names = has_vllm_names
 
     def collect(self) -> Iterator[Metric]:
         stats, load = self._scheduler.stats, self._scheduler.load()
@@ -75,6 +131,18 @@ class SchedulerCollector(Collector):
             ("free_blocks", "KV blocks that no output holds.", load.num_free_blocks),
         ):
             yield GaugeMetricFamily(f"octavo_scheduler_{name}", text, value=value)
+        if self._has_vllm_names:
+            yield from _vllm_gauges(load)
+
+
+def _vllm_gauges(load: scheduling_pb2.Load) -> Iterator[Metric]:
+    used_share = 1 - load.num_free_blocks / load.num_blocks
+    for name, text, value in (
+        ("num_requests_running", "Outputs that have a row.", load.num_running),
+        ("num_requests_waiting", "Outputs that wait for one.", load.num_waiting),
+        ("kv_cache_usage_perc", "Share of the KV blocks that outputs hold, 0 to 1.", used_share),
+    ):
+        yield GaugeMetricFamily(f"vllm:{name}", text, value=value)
 
 
 def serve_metrics(registry: CollectorRegistry, port: int) -> WSGIServer:

@@ -45,7 +45,9 @@ async def serve(settings: SchedulerSettings, report: StartupReport) -> None:
             report.stage(f"worker joined: {ready.device}")
             config = scheduler_config(settings, ready, workers.epoch)
             scheduler, sessions, registry = Scheduler(config), RouterSessions(), CollectorRegistry()
-            registry.register(SchedulerCollector(scheduler))
+            registry.register(
+                SchedulerCollector(scheduler, has_vllm_names=settings.vllm_metric_names)
+            )
             times = StepTimes(registry)
             if settings.metrics_port:
                 serve_metrics(registry, settings.metrics_port)

@@ -36,3 +36,5 @@ class SchedulerSettings(ProcessSettings):
     """Seconds that running requests have to finish after SIGTERM."""
     metrics_port: int = 0
     """Port on the loopback interface for Prometheus; 0: none."""
+    vllm_metric_names: bool = False
+    """Show the gauges running, waiting and KV usage also by the names that vLLM gives them."""

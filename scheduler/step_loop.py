@@ -133,6 +133,7 @@ class StepLoop:
         """Wait for the next result and apply it."""
         with self._times.wait.time():
             result = await self._workers.result()
+        self._times.observe_worker(result.timings)
         failpoint("scheduler.after_result")
         try:
             with self._times.update.time():
@@ -147,7 +148,9 @@ class StepLoop:
     def _deliver(self) -> None:
         """Hand the routers what happened, and the load within a tenth of a second."""
         with self._times.deliver.time():
-            self._sessions.deliver(self._scheduler.take_outputs())
+            outputs = self._scheduler.take_outputs()
+            self._sessions.deliver(outputs)
+        self._times.requests.observe(outputs.values())
         if self._is_draining and self._scheduler.is_idle and not self._inbox.has_waiting:
             self._drained.set()
         if self._load_handle is None:

@@ -30,6 +30,16 @@ def test_a_scrape_shows_calls_tokens_and_open_requests() -> None:
     assert metrics.value("octavo_router_open_requests") == 0
 
 
+def test_requests_are_timed_as_the_scheduler_says() -> None:
+    metrics = RouterMetrics(OpenRequests())
+    metrics.count_usage(common_pb2.Usage(first_token_ns=250_000_000, total_ns=2_000_000_000))
+    metrics.count_usage(common_pb2.Usage(total_ns=1_000_000_000))
+    assert metrics.value("octavo_router_time_to_first_token_seconds_sum") == 0.25
+    assert metrics.value("octavo_router_time_to_first_token_seconds_count") == 1
+    assert metrics.value("octavo_router_request_duration_seconds_sum") == 3
+    assert metrics.value("octavo_router_request_duration_seconds_count") == 2
+
+
 def test_a_port_in_use_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -16,7 +16,7 @@ from octavo.scheduler.metrics import (
 )
 from octavo.scheduler.scheduler import Scheduler
 from octavo.startup import StartupError
-from octavo.v1 import common_pb2, scheduling_pb2
+from octavo.v1 import common_pb2, scheduling_pb2, step_pb2
 
 IDLE = Snapshot(
     time_s=100.0,
@@ -124,3 +124,44 @@ def test_every_reason_has_a_name(scheduler: Scheduler) -> None:
     assert text.count("octavo_scheduler_finished_outputs_total{") == len(
         common_pb2.FinishReason.values()
     )
+
+
+def test_a_request_that_ended_says_where_its_time_went() -> None:
+    registry = CollectorRegistry()
+    usage = common_pb2.Usage(
+        queue_ns=1_000_000_000, first_token_ns=1_500_000_000, total_ns=4_000_000_000
+    )
+    ended = scheduling_pb2.OutputFinished(usage=usage)
+    unstarted = scheduling_pb2.OutputFinished(usage=common_pb2.Usage(queue_ns=2_000_000_000))
+    not_the_last = scheduling_pb2.OutputFinished()
+    outputs = scheduling_pb2.StepOutputs(finished=[not_the_last, ended, unstarted])
+    StepTimes(registry).requests.observe([outputs])
+    name = "octavo_scheduler_request_seconds"
+    sums = {
+        part: (
+            registry.get_sample_value(f"{name}_count", {"part": part}),
+            registry.get_sample_value(f"{name}_sum", {"part": part}),
+        )
+        for part in ("queue", "prefill", "decode")
+    }
+    assert sums == {"queue": (2, 3.0), "prefill": (1, 0.5), "decode": (1, 2.5)}
+
+
+def test_the_worker_says_where_the_time_of_a_step_went() -> None:
+    registry = CollectorRegistry()
+    timings = step_pb2.StepTimings(forward_ns=20_000_000, sample_ns=1_000_000)
+    StepTimes(registry).observe_worker(timings)
+    name = "octavo_scheduler_worker_step_seconds_sum"
+    assert registry.get_sample_value(name, {"part": "forward"}) == 0.02
+    assert registry.get_sample_value(name, {"part": "sample"}) == 0.001
+    assert "_created" not in generate_latest(registry).decode()
+
+
+def test_gauges_have_vllms_names_where_they_are_asked_for(scheduler: Scheduler) -> None:
+    plain, aliased = CollectorRegistry(), CollectorRegistry()
+    plain.register(SchedulerCollector(scheduler))
+    aliased.register(SchedulerCollector(scheduler, has_vllm_names=True))
+    assert "vllm:" not in generate_latest(plain).decode()
+    assert aliased.get_sample_value("vllm:num_requests_waiting") == 1
+    assert aliased.get_sample_value("vllm:num_requests_running") == 0
+    assert aliased.get_sample_value("vllm:kv_cache_usage_perc") == 0
