@@ -203,7 +203,8 @@ class KVCacheManager:
     def _cached_prefix(self, sequence: Sequence, step: PlannedStep) -> list[list[Block]]:
         """Return for each group the cached blocks the sequence begins with, equally many."""
         num_wanted = (sequence.num_tokens - 1) // self._block_size
-        if not self._config.enable_prefix_caching:
+        # Log-probabilities of a prompt come with computing it.
+        if not self._config.enable_prefix_caching or sequence.request.misses_prompt_logprobs:
             return [[] for _ in self.groups]
         self._extend_hashes(sequence, num_wanted)
         prefixes = [

@@ -11,6 +11,9 @@ from .request import Request, TokenEntry
 @dataclass(slots=True)
 class _RouterOutputs:
     new_tokens: list[TokenEntry] = field(default_factory=list)
+    logprobs: list[common_pb2.PositionLogprobs] = field(default_factory=list)
+    """Of those of new_tokens whose requests want them."""
+    prompt_logprobs: list[scheduling_pb2.PromptPart] = field(default_factory=list)
     finished: list[scheduling_pb2.OutputFinished] = field(default_factory=list)
 
 
@@ -27,6 +30,13 @@ class Outputs:
     def add_finished(self, router_id: bytes, finished: scheduling_pb2.OutputFinished) -> None:
         self._of(router_id).finished.append(finished)
 
+    def add_logprobs(self, router_id: bytes, logprobs: common_pb2.PositionLogprobs) -> None:
+        """Add those of the token that was appended last."""
+        self._of(router_id).logprobs.append(logprobs)
+
+    def add_prompt_logprobs(self, router_id: bytes, part: scheduling_pb2.PromptPart) -> None:
+        self._of(router_id).prompt_logprobs.append(part)
+
     def drop(self, router_id: bytes) -> None:
         """Forget a router that has no requests, and whatever it was to be told."""
         self._routers.pop(router_id, None)
@@ -35,10 +45,12 @@ class Outputs:
         """Return the news by router, and begin anew."""
         taken = {}
         for router_id, outputs in self._routers.items():
-            if outputs.new_tokens or outputs.finished:
+            if outputs.new_tokens or outputs.finished or outputs.prompt_logprobs:
                 taken[router_id] = _step_outputs(outputs)
                 outputs.new_tokens.clear()
                 outputs.finished.clear()
+                outputs.logprobs.clear()
+                outputs.prompt_logprobs.clear()
         return taken
 
     def _of(self, router_id: bytes) -> _RouterOutputs:
@@ -46,7 +58,11 @@ class Outputs:
 
 
 def _step_outputs(outputs: _RouterOutputs) -> scheduling_pb2.StepOutputs:
-    message = scheduling_pb2.StepOutputs(finished=outputs.finished)
+    message = scheduling_pb2.StepOutputs(
+        finished=outputs.finished,
+        logprobs=outputs.logprobs,
+        prompt_logprobs=outputs.prompt_logprobs,
+    )
     if outputs.new_tokens:
         keys, indices, positions, token_ids = zip(*outputs.new_tokens, strict=True)
         message.request_key.extend(keys)

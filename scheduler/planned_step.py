@@ -68,6 +68,13 @@ class PlannedStep:
         changes.new_blocks.append((len(self.sequences), len(blocks)))
         changes.block_ids.extend([block.block_id for block in blocks])
 
+    def in_row(self) -> dict[int, Sequence]:
+        """Return who was in which row, siblings included; after `close`."""
+        siblings = [sibling for _, sibling in self.forks]
+        return dict(
+            zip(self.rows + self.fork_rows, self.sequences + siblings, strict=True),
+        )
+
     def close(
         self, epoch: int, vocab_size: int, freed_rows: list[int], sealed: list[list[Block]]
     ) -> step_pb2.StepPlan:
@@ -129,6 +136,10 @@ def _added_row(sequence: Sequence, vocab_size: int) -> step_pb2.AddedRow:
         stop_token_ids=sorted(token for token in held_back if token < vocab_size),
         min_tokens=request.min_tokens,
         bad_words=request.bad_words,
+        num_logprobs=request.num_logprobs,
+        num_prompt_logprobs=(
+            request.num_prompt_logprobs if request.misses_prompt_logprobs else None
+        ),
     )
 
 

@@ -48,6 +48,9 @@ class Request:
     min_tokens: int
     """No output ends with a stop token before it has so many tokens."""
     bad_words: "tuple[common_pb2.TokenIds, ...]"
+    num_logprobs: int | None
+    """Most probable tokens told beside each token drawn, with log-probabilities; None: no such."""
+    num_prompt_logprobs: int | None
     max_output_tokens: int
     """Of one output; prompt and output fit the context."""
     submitted_ns: int
@@ -61,6 +64,8 @@ class Request:
     """Its router is gone; it expires when the resume window closes."""
     sequences: "list[Sequence]" = field(default_factory=list)
     """By output index."""
+    next_prompt_logprob: int = 1
+    """Position in the prompt whose log-probabilities are told next, if they are wanted."""
 
     # Usage, counted while the request lives.
     num_unfinished: int = 0
@@ -77,6 +82,12 @@ class Request:
     @property
     def num_prompt_tokens(self) -> int:
         return len(self.prompt_token_ids)
+
+    @property
+    def misses_prompt_logprobs(self) -> bool:
+        """Whether some are still to come: until then its prompt has to be computed, not found."""
+        is_done = self.next_prompt_logprob >= self.num_prompt_tokens
+        return self.num_prompt_logprobs is not None and not is_done
 
     @property
     def expiry_reason(self) -> "common_pb2.FinishReason":
@@ -97,6 +108,8 @@ class Sequence:
     """Known so far; those delivered before a failover included."""
     order: tuple[int, int, int] = field(init=False)
     """(priority, arrival, output index): who comes first, waiting or running."""
+    wants_logprobs: bool = field(init=False)
+    """Of each of its tokens."""
     status: SequenceStatus = SequenceStatus.WAITING
     max_position: int | None = None
     """Output position before which generation pauses; None: it does not."""
@@ -124,6 +137,7 @@ class Sequence:
     def __post_init__(self) -> None:
         request = self.request
         self.order = (request.priority, request.arrival, self.output_index)
+        self.wants_logprobs = request.num_logprobs is not None
         self.block_hashes = list(request.prompt_block_hashes)
         self.num_expected_tokens = self.num_tokens
         self.set_window(None)

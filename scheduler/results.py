@@ -4,8 +4,9 @@ A result changes nothing unless it is the one that is due and fits its plan in e
 """
 
 from collections.abc import Container, Iterable
+from collections.abc import Sequence as Values
 
-from octavo.v1 import common_pb2, step_pb2
+from octavo.v1 import common_pb2, scheduling_pb2, step_pb2
 
 from .planned_step import PlannedStep
 from .request import Sequence, SequenceStatus
@@ -31,11 +32,16 @@ def apply_result(state: SchedulerState, result: step_pb2.StepResult, now_ns: int
     _check(step, result, state.config.vocab_size)
     state.in_flight.popleft()
     samplers: list[Sequence] = step.samplers
+    in_row = step.in_row() if result.errors or result.prompt_logprobs else {}
+    failed = {in_row[error.row]: error.message for error in result.errors}
     if result.errors:
-        failed = _fail(state, step, result.errors, now_ns)
+        _fail(state, step, failed, now_ns)
         samplers = [sequence for sequence in samplers if sequence not in failed]
     state.kv_cache.seal(step)
-    _accept(state, samplers, result.token_ids, step.voided, now_ns)
+    for part in result.prompt_logprobs:
+        _accept_prompt_logprobs(state, in_row[part.row], part, step.voided)
+    logprobs = _by_sequence(samplers, result.logprobs)
+    _accept(state, samplers, result.token_ids, logprobs, step.voided, now_ns)
 
 
 def _is_due(state: SchedulerState, result: step_pb2.StepResult) -> bool:
@@ -73,26 +79,38 @@ def _check(step: PlannedStep, result: step_pb2.StepResult, vocab_size: int) -> N
         raise BadResult(
             f"step {step.step_id} brings token {max(result.token_ids)}; there are {vocab_size}"
         )
+    _check_logprobs(step, result)
+
+
+def _check_logprobs(step: PlannedStep, result: step_pb2.StepResult) -> None:
+    num_wanted = len([sequence for sequence in step.samplers if sequence.wants_logprobs])
+    if num_wanted and result.errors:
+        in_row = step.in_row()
+        failed = {in_row[error.row] for error in result.errors}
+        num_wanted = sum(s.wants_logprobs and s not in failed for s in step.samplers)
+    if len(result.logprobs) != num_wanted:
+        raise BadResult(
+            f"step {step.step_id} brings {num_wanted} log-probabilities, its result has"
+            f" {len(result.logprobs)}"
+        )
+    for part in result.prompt_logprobs:
+        if part.row not in step.rows:
+            raise BadResult(f"step {step.step_id} has no row {part.row}, whose prompt is told of")
 
 
 def _fail(
     state: SchedulerState,
     step: PlannedStep,
-    errors: Iterable[step_pb2.RowError],
+    messages: dict[Sequence, str],
     now_ns: int,
-) -> Container[Sequence]:
-    """End the sequences that failed, which are returned; begin those again that built on them."""
-    in_row = dict(zip(step.rows, step.sequences, strict=True))
-    siblings = [sibling for _, sibling in step.forks]
-    in_row.update(zip(step.fork_rows, siblings, strict=True))
-    messages = {in_row[error.row]: error.message for error in errors}
+) -> None:
+    """End the sequences that failed, with these messages; begin those again that built on them."""
     for sequence in _untrusted(state, step, messages):
         if sequence.status is not _FINISHED:
             state.roll_back(sequence)
             if sequence in messages:
                 reason = common_pb2.FINISH_REASON_ERROR
                 state.finish(sequence, reason, now_ns, error=messages[sequence])
-    return messages
 
 
 def _untrusted(
@@ -114,10 +132,44 @@ def _untrusted(
     return sorted(untrusted, key=lambda sequence: sequence.order)
 
 
+def _accept_prompt_logprobs(
+    state: SchedulerState,
+    sequence: Sequence,
+    part: step_pb2.PromptLogprobs,
+    voided: Container[Sequence],
+) -> None:
+    """Pass on what was not told before: after a preemption a prompt is computed again."""
+    request = sequence.request
+    num_told = request.next_prompt_logprob - part.first_position
+    if sequence.status is _FINISHED or sequence in voided or num_told < 0:
+        return
+    positions = part.positions[num_told:]
+    if positions:
+        state.outputs.add_prompt_logprobs(
+            request.router_id,
+            scheduling_pb2.PromptPart(
+                request_key=request.key,
+                first_position=request.next_prompt_logprob,
+                positions=positions,
+            ),
+        )
+        request.next_prompt_logprob += len(positions)
+
+
+def _by_sequence(
+    samplers: list[Sequence], logprobs: Values[common_pb2.PositionLogprobs]
+) -> dict[Sequence, common_pb2.PositionLogprobs]:
+    if not logprobs:
+        return {}
+    wanting = [sequence for sequence in samplers if sequence.wants_logprobs]
+    return dict(zip(wanting, logprobs, strict=True))
+
+
 def _accept(
     state: SchedulerState,
     samplers: list[Sequence],
     token_ids: Iterable[int],
+    logprobs: dict[Sequence, common_pb2.PositionLogprobs],
     voided: Container[Sequence],
     now_ns: int,
 ) -> None:
@@ -132,6 +184,8 @@ def _accept(
         position = len(output)
         output.append(token_id)
         request.new_tokens.append((request.key, sequence.output_index, position, token_id))
+        if logprobs and sequence.wants_logprobs:
+            state.outputs.add_logprobs(request.router_id, logprobs[sequence])
         if request.first_token_ns is None:
             request.first_token_ns = now_ns
         if token_id in request.stop_token_ids or position + 1 == request.max_output_tokens:

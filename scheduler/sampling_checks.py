@@ -17,6 +17,8 @@ MAX_BAD_WORDS = 128
 """After tokenization: each of 32 texts may have several spellings."""
 MAX_BAD_WORD_TOKENS = 64
 MAX_CACHE_SALT_BYTES = 64
+MAX_LOGPROBS = 20
+MAX_PROMPT_LOGPROBS = 5
 
 
 def check_sampling(submit: scheduling_pb2.SubmitRequest, vocab_size: int) -> None:
@@ -46,6 +48,8 @@ def check_sampling(submit: scheduling_pb2.SubmitRequest, vocab_size: int) -> Non
             " be the lower one.",
             field="min_tokens",
         )
+    _check_range("logprobs", submit.num_logprobs, 0, MAX_LOGPROBS)
+    _check_range("prompt_logprobs", submit.num_prompt_logprobs, 0, MAX_PROMPT_LOGPROBS)
     if len(submit.cache_salt) > MAX_CACHE_SALT_BYTES:
         raise InvalidArgument(
             f"cache_salt has {len(submit.cache_salt)} bytes; at most {MAX_CACHE_SALT_BYTES} are"

@@ -47,8 +47,6 @@ def check_request(submit: scheduling_pb2.SubmitRequest, config: SchedulerConfig)
         raise InvalidArgument("max_tokens is 0; it has to be at least 1.", field="max_tokens")
     if submit.adapter or submit.media or submit.HasField("grammar"):
         raise Unsupported("This scheduler takes no adapters, media or grammars; leave them out.")
-    if submit.HasField("num_logprobs") or submit.HasField("num_prompt_logprobs"):
-        raise Unsupported("This scheduler gives no log-probabilities; leave them out.")
     check_sampling(submit, config.vocab_size)
     _check_hashes(submit, config)
     _check_delivered(submit, config)
@@ -116,6 +114,10 @@ def build_request(
         stop_token_ids=frozenset(submit.stop_token_ids),
         min_tokens=submit.min_tokens,
         bad_words=tuple(submit.bad_words),
+        num_logprobs=submit.num_logprobs if submit.HasField("num_logprobs") else None,
+        num_prompt_logprobs=(
+            submit.num_prompt_logprobs if submit.HasField("num_prompt_logprobs") else None
+        ),
         max_output_tokens=_max_output_tokens(submit, config),
         submitted_ns=now_ns,
         expires_ns=now_ns + submit.timeout_ns if submit.HasField("timeout_ns") else None,

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from octavo.v1 import step_pb2
 
+from .logprobs import prompt_logprobs, prompt_runs, sampled_logprobs
+from .row_sampling import NO_LOGPROBS
 from .rows import PlanColumns, RowLimits, Rows
 from .settings import WorkerSettings
 
@@ -57,9 +59,13 @@ class MockRunner:
         if self._settings.mock_step_s:
             time.sleep(self._settings.mock_step_s)
         computed_ns = time.monotonic_ns()
+        runs = prompt_runs(self._rows, columns)
         self._rows.advance(columns)
         self._rows.fork(plan)
         result = self._sample(plan, columns)
+        for run in runs:
+            told = prompt_logprobs(run, self._rows, self._even_logits)
+            result.prompt_logprobs.extend([told] if told is not None else [])
         result.timings.stage_ns = staged_ns - started_ns
         result.timings.forward_ns = computed_ns - staged_ns
         result.timings.sample_ns = time.monotonic_ns() - computed_ns
@@ -76,7 +82,15 @@ class MockRunner:
         result.num_computed_tokens.extend(columns.num_new_tokens.tolist() + [0] * len(forked))
         result.num_tokens.extend(columns.needs_sample.astype(int).tolist() + [1] * len(forked))
         result.token_ids.extend(token_ids)
+        wanting = np.flatnonzero(self._rows.sampling.num_logprobs[sampled] != NO_LOGPROBS)
+        raw = self._even_logits(slice(0, len(wanting)))
+        drawn = np.array(token_ids, np.int64)[wanting]
+        result.logprobs.extend(sampled_logprobs(raw, self._rows, sampled[wanting], drawn))
         return result
+
+    def _even_logits(self, some: slice) -> NDArray[np.float32]:
+        """Return logits by which all tokens are equally probable."""
+        return np.zeros((some.stop - some.start, self._settings.mock_vocab_size), np.float32)
 
     def _next_tokens(self, rows: NDArray[np.intp]) -> list[int]:
         """Return a token for each row: a hash of seed, position and the last token."""

@@ -1,6 +1,7 @@
 """Executes a step: plan → rows → forward pass → sampled tokens."""
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -11,11 +12,15 @@ from octavo.kernels.copy_blocks import copy_blocks
 from octavo.v1.step_pb2 import RowError, StepPlan, StepResult, WorkerReady
 
 from .input_batch import gather
+from .logprobs import PromptRun, prompt_logprobs, prompt_runs, sampled_logprobs
 from .models.decoder import Decoder
+from .row_sampling import NO_LOGPROBS
 from .rows import PlanColumns, Rows
 from .sampler import sample_rows
 
 _NOT_A_NUMBER = -1
+
+_NO_NUMBERS = "The model's output was not a number (NaN); try again or shorten it."
 
 # What a row gets whose sampling failed: plans under way count on its next position.
 _ANY_TOKEN = 0
@@ -48,11 +53,15 @@ class ModelRunner:
         staged = time.monotonic_ns()
         self._copy_blocks(plan)
         copied = time.monotonic_ns()
-        logits = self._forward(columns)
+        runs = prompt_runs(self._rows, columns)
+        hidden = self._forward(columns, runs)
+        num_sampled = int(columns.needs_sample.sum())
+        logits = self._decoder.logits(hidden[:num_sampled])
+        failed = self._add_prompt_logprobs(runs, hidden[num_sampled:], result)
         computed = time.monotonic_ns()
         self._rows.advance(columns)
         self._rows.fork(plan)
-        self._sample(plan, columns, logits, result)
+        self._sample(plan, columns, logits, failed, result)
         timings = result.timings
         timings.stage_ns = staged - started
         timings.copy_ns = copied - staged
@@ -69,16 +78,49 @@ class ModelRunner:
                 torch.tensor(group.copy_target),
             )
 
-    def _forward(self, columns: PlanColumns) -> Tensor:
-        """Return logits, float32 [rows that sample, vocab_size]."""
+    def _forward(self, columns: PlanColumns, runs: list[PromptRun]) -> Tensor:
+        """Return hidden states: of the rows that sample, then of the runs."""
         if not len(columns.row):
-            return torch.empty(0, self._decoder.config.vocab_size)
-        return self._decoder.forward(gather(self._rows, columns), self._kv_cache)
+            return torch.empty(0, self._decoder.config.hidden_size, dtype=self._decoder.dtype)
+        step = gather(self._rows, columns)
+        if runs:
+            of_runs = torch.from_numpy(np.concatenate([run.indices for run in runs]))
+            step = replace(step, logits_indices=torch.cat((step.logits_indices, of_runs)))
+        return self._decoder.hidden_states(step, self._kv_cache)
+
+    def _add_prompt_logprobs(
+        self, runs: list[PromptRun], hidden: Tensor, result: StepResult
+    ) -> set[int]:
+        """Add what the runs bring; returns the rows that have no numbers, told as errors."""
+        failed = set()
+        counts = [run.num_positions for run in runs]
+        for run, states in zip(runs, torch.split(hidden, counts), strict=True):
+
+            def logits_of(some: slice, states: Tensor = states) -> NDArray[np.float32]:
+                logits: NDArray[np.float32] = self._decoder.logits(states[some]).numpy()
+                return logits
+
+            message = prompt_logprobs(run, self._rows, logits_of)
+            if message is None:
+                failed.add(run.row)
+                result.errors.append(RowError(row=run.row, message=_NO_NUMBERS))
+            else:
+                result.prompt_logprobs.append(message)
+        return failed
 
     def _sample(
-        self, plan: StepPlan, columns: PlanColumns, logits: Tensor, result: StepResult
+        self,
+        plan: StepPlan,
+        columns: PlanColumns,
+        logits: Tensor,
+        failed: set[int],
+        result: StepResult,
     ) -> None:
-        """Sample and fill the result's columns: the plan's rows, then those forked in it."""
+        """Sample and fill the result's columns: the plan's rows, then those forked in it.
+
+        Args:
+            failed: rows that are told as errors already, and get no token.
+        """
         sampled = columns.row[columns.needs_sample]
         forked = np.array([fork.row for fork in plan.forked_rows], np.intp)
         if len(forked):
@@ -87,7 +129,7 @@ class ModelRunner:
             # A forked row draws from its source's logits.
             logits = logits[[*range(len(sampled)), *sources]]
             sampled = np.concatenate((sampled, forked))
-        tokens = self._append_tokens(logits, sampled, result)
+        tokens = self._append_tokens(logits, sampled, failed, result)
 
         result.row.extend(columns.row.tolist())
         result.row.extend(forked.tolist())
@@ -99,16 +141,25 @@ class ModelRunner:
         result.token_ids.extend(tokens[tokens != _NOT_A_NUMBER].tolist())
 
     def _append_tokens(
-        self, logits: Tensor, sampled: NDArray[np.intp], result: StepResult
+        self, logits: Tensor, sampled: NDArray[np.intp], failed: set[int], result: StepResult
     ) -> NDArray[np.int64]:
         """Sample a token for each row and append it; a row without numbers becomes an error."""
         if not len(sampled):
             return np.empty(0, np.int64)
+        wanting = np.flatnonzero(self._rows.sampling.num_logprobs[sampled] != NO_LOGPROBS)
+        # A copy: rules change the logits themselves.
+        raw = logits[torch.from_numpy(wanting)].numpy() if len(wanting) else None
         tokens = sample_rows(logits, self._rows, sampled)
+        if failed:
+            tokens[np.isin(sampled, list(failed))] = _NOT_A_NUMBER
+        if raw is not None:
+            drawn = sampled_logprobs(raw, self._rows, sampled[wanting], tokens[wanting])
+            result.logprobs.extend(drawn)
         for place, (row, token) in enumerate(zip(sampled.tolist(), tokens.tolist(), strict=True)):
             if token == _NOT_A_NUMBER:
-                message = _why_no_token(logits[place])
-                result.errors.append(RowError(row=row, message=message))
+                if row not in failed:
+                    message = _why_no_token(logits[place])
+                    result.errors.append(RowError(row=row, message=message))
                 token = _ANY_TOKEN
             self._rows.append_token(row, token)
         return tokens
@@ -121,4 +172,4 @@ def _why_no_token(logits: Tensor) -> str:
             "No token is left to draw after allowed_token_ids, bad_words, min_tokens and"
             " logit_bias; allow more."
         )
-    return "The model's output was not a number (NaN); try again or shorten it."
+    return _NO_NUMBERS

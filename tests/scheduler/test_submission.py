@@ -52,6 +52,8 @@ def _bias(request: scheduling_pb2.SubmitRequest, token_id: int, value: float) ->
         (lambda r: r.bad_words.add(), "bad_words", "a word of 0 tokens"),
         (lambda r: r.bad_words.add(ids=[8]), "bad_words", "token id 8"),
         (lambda r: setattr(r, "min_tokens", 5), "min_tokens", "is 5 and max_tokens is 4"),
+        (lambda r: setattr(r, "num_logprobs", 21), "logprobs", "is 21; .* 0..20"),
+        (lambda r: setattr(r, "num_prompt_logprobs", 6), "prompt_logprobs", "is 6; .* 0..5"),
         (lambda r: setattr(r, "cache_salt", bytes(65)), "cache_salt", "65 bytes; at most 64"),
         (lambda r: setattr(r, "n", 0), "n", "n is 0"),
         (lambda r: setattr(r, "n", 9), "n", "1..8"),

@@ -7,6 +7,7 @@ from itertools import count
 from octavo.scheduler.config import GroupConfig, SchedulerConfig
 from octavo.scheduler.scheduler import Scheduler
 from octavo.v1 import scheduling_pb2, step_pb2
+from octavo.v1.common_pb2 import PositionLogprobs
 from octavo.worker.model_runner import ModelRunner
 
 _ROUTER_ID = b"offline"
@@ -18,6 +19,10 @@ class OfflineEngine:
     `epoch` grows from one engine of a runner to the next, as from one scheduler to the next.
     `plans_ahead` is how many plans are made before the oldest is run: 1, or 2 as when scheduler
     and worker overlap.
+
+    Attributes:
+        logprobs: of each output's tokens, by request key and output index.
+        prompt_logprobs: of each prompt's tokens from its second on, by request key.
     """
 
     def __init__(
@@ -46,6 +51,8 @@ class OfflineEngine:
         self._runner = runner
         self._plans_ahead = plans_ahead
         self._clock = count(1)
+        self.logprobs: dict[tuple[bytes, int], list[PositionLogprobs]] = defaultdict(list)
+        self.prompt_logprobs: dict[bytes, list[PositionLogprobs]] = defaultdict(list)
 
     def generate(
         self, requests: Sequence[scheduling_pb2.SubmitRequest]
@@ -54,6 +61,7 @@ class OfflineEngine:
         for request in requests:
             request.router_id = _ROUTER_ID
             self.scheduler.submit(request, next(self._clock))
+        wanting = {r.request_key for r in requests if r.HasField("num_logprobs")}
         tokens: dict[tuple[bytes, int], list[int]] = defaultdict(list)
         plans: list[step_pb2.StepPlan] = []
         while not self.scheduler.is_idle:
@@ -64,7 +72,18 @@ class OfflineEngine:
                 self.scheduler.update(self._runner.execute(plans.pop(0)), next(self._clock))
             for outputs in self.scheduler.take_outputs().values():
                 _collect(outputs, tokens)
+                self._collect_logprobs(outputs, wanting)
         return tokens
+
+    def _collect_logprobs(self, outputs: scheduling_pb2.StepOutputs, wanting: set[bytes]) -> None:
+        entries = zip(outputs.request_key, outputs.output_index, strict=True)
+        entries_with = [entry for entry in entries if entry[0] in wanting]
+        for entry, logprobs in zip(entries_with, outputs.logprobs, strict=True):
+            self.logprobs[entry].append(logprobs)
+        for part in outputs.prompt_logprobs:
+            told = self.prompt_logprobs[part.request_key]
+            assert part.first_position == len(told) + 1
+            told.extend(part.positions)
 
 
 def _collect(

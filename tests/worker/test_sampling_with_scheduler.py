@@ -1,5 +1,6 @@
-"""Sampling parameters through scheduler and model, however the requests are planned."""
+"""Sampling parameters and log-probabilities, however the requests that want them are planned."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,8 @@ def requests(draw: st.DrawFn) -> scheduling_pb2.SubmitRequest:
         max_tokens=8,
         min_tokens=draw(st.sampled_from([0, 3])),
         stop_token_ids=[STOP],
+        num_logprobs=draw(st.sampled_from([None, 0, 3])),
+        num_prompt_logprobs=draw(st.sampled_from([None, None, 0, 2])),
         cache_salt=draw(st.sampled_from([b"", b"salt"])),
         bad_words=[
             common_pb2.TokenIds(ids=ids)
@@ -108,6 +111,22 @@ def expected_output(
         logits = reference_logits(logits, added, prompt, output)
         output.append(_draw(logits, request.sampling, seed, len(prompt) + len(output)))
     return output
+
+
+def check_logprobs(
+    told: Sequence[common_pb2.PositionLogprobs], num_top: int, logits: Tensor, token_ids: list[int]
+) -> None:
+    """Compare with transformers' logits, [len(token_ids), vocab_size], up to rounding."""
+    assert len(told) == len(token_ids)
+    for position, row, token in zip(told, logits, token_ids, strict=True):
+        reference = row.double().log_softmax(-1)
+        ranked = reference.sort(descending=True).values
+        assert position.chosen.token_id == token
+        assert [top.rank for top in position.top] == list(range(1, num_top + 1))
+        assert len({top.token_id for top in position.top}) == num_top
+        for each in (position.chosen, *position.top):
+            assert each.logprob == pytest.approx(float(reference[each.token_id]), abs=1e-4)
+            assert each.logprob == pytest.approx(float(ranked[each.rank - 1]), abs=1e-4)
 
 
 def _draw(logits: Tensor, sampling: common_pb2.SamplingParams, seed: int, position: int) -> int:
@@ -148,4 +167,13 @@ def test_tokens_are_the_references_whatever_the_parameters_and_the_plan(
         for output, seed in enumerate(request.seeds):
             expected = expected_output(tiny.model, request, seed)
             assert tokens[request.request_key, output] == expected
+            prompt = list(request.prompt_token_ids)
+            logits = logits_of(tiny.model, prompt + expected)
+            if request.HasField("num_logprobs"):
+                told = engine.logprobs[request.request_key, output]
+                check_logprobs(told, request.num_logprobs, logits[len(prompt) - 1 : -1], expected)
+            if request.HasField("num_prompt_logprobs"):
+                told = engine.prompt_logprobs[request.request_key]
+                of_prompt = logits[: len(prompt) - 1]
+                check_logprobs(told, request.num_prompt_logprobs, of_prompt, prompt[1:])
     engine.scheduler.check_invariants()

@@ -74,12 +74,16 @@ class Decoder:
         self._scale = config.head_dim**-0.5
 
     def forward(self, step: StepInput, kv_cache: Tensor) -> Tensor:
+        """Return the logits of `hidden_states`: float32 [num_logits, vocab_size]."""
+        return self.logits(self.hidden_states(step, kv_cache))
+
+    def hidden_states(self, step: StepInput, kv_cache: Tensor) -> Tensor:
         """Run the model over a step's tokens and write their keys and values to the cache.
 
         Args:
             kv_cache: [2, num_layers, num_blocks, block_size, num_kv_heads, head_dim].
         Returns:
-            logits, float32 [num_logits, vocab_size].
+            What the head takes: [num_logits, hidden_size].
         """
         weights = self._weights
         residual = functional.embedding(step.input_ids, weights.embed_tokens)
@@ -94,7 +98,11 @@ class Decoder:
         # Only tokens after which one is sampled need logits: one of a thousand in a long prompt.
         hidden, residual = hidden[step.logits_indices], residual[step.logits_indices]
         hidden, _ = self._add_norm(hidden, residual, weights.norm)
-        return linear(hidden, weights.lm_head)
+        return hidden
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Apply the head to rows of `hidden_states`; float32 [len(hidden), vocab_size]."""
+        return linear(hidden, self._weights.lm_head)
 
     def _attention(
         self, layer: LayerWeights, hidden: Tensor, step: StepInput, k_cache: Tensor, v_cache: Tensor
