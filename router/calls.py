@@ -1,4 +1,4 @@
-"""Around every call: its label in the log, its errors as statuses, its count."""
+"""Around every call: its label in the log, its key, its errors as statuses, its count."""
 
 import asyncio
 import secrets
@@ -11,6 +11,7 @@ import structlog
 
 from octavo.errors import InternalError, RequestError, abort
 
+from .api_keys import ApiKeys, tenant
 from .metrics import RouterMetrics
 from .validation import MAX_REQUEST_ID_CHARACTERS
 
@@ -26,8 +27,9 @@ request_id: ContextVar[str] = ContextVar("request_id")
 class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     """Turns what a servicer raises into a status; no traceback ever reaches a client."""
 
-    def __init__(self, metrics: RouterMetrics) -> None:
+    def __init__(self, metrics: RouterMetrics, api_keys: ApiKeys) -> None:
         self._metrics = metrics
+        self._api_keys = api_keys
 
     async def intercept_service(
         self, continuation: Callable[[Any], Awaitable[Any]], details: Any
@@ -47,6 +49,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             request_id.set(label)
             code = "CANCELLED"
             try:
+                tenant.set(self._api_keys.tenant_of(details.invocation_metadata or ()))
                 answer = await behaviour(request, context)
                 code = "OK"
                 return answer

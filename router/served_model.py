@@ -8,6 +8,7 @@ from octavo.block_hash import extend_chain, root_hash
 from octavo.errors import InvalidArgument
 from octavo.v1 import scheduling_pb2
 
+from .api_keys import tenant
 from .chat_template import ChatTemplate
 from .model_text import load_model_text
 from .tokenizer import Tokenizer
@@ -17,9 +18,6 @@ from .validation import (
     check_fits_context,
     max_prompt_bytes,
 )
-
-# Until requests carry an identity, all share the prefix cache.
-_TENANT = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +104,7 @@ class ServedModel:
         if options.truncate_prompt_tokens is not None:
             token_ids = token_ids[-options.truncate_prompt_tokens :]
         check_fits_context(len(token_ids), field, self.info)
-        root = root_hash(self.info.model_hash, _TENANT, cache_salt=options.cache_salt)
+        root = root_hash(self.info.model_hash, tenant.get(), cache_salt=options.cache_salt)
         hashes = extend_chain(root, token_ids, self.info.block_size)
         skip = options.skip_special_tokens
         return EncodedPrompt(

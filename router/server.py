@@ -15,6 +15,7 @@ from octavo.run import stop_requested
 from octavo.startup import StartupError, StartupReport, run_service
 from octavo.v1 import inference_pb2_grpc, models_pb2_grpc, tokenizer_pb2_grpc
 
+from .api_keys import ApiKeys
 from .calls import CallInterceptor
 from .engine import Engine, EngineCatalog
 from .metrics import RouterMetrics
@@ -42,13 +43,16 @@ async def serve(settings: RouterSettings, report: StartupReport) -> None:
     catalog = EngineCatalog([engine])
     open_requests = OpenRequests()
     metrics = RouterMetrics(open_requests)
+    api_keys = ApiKeys(settings.api_key)
     check_port_is_free(settings.host, settings.grpc_port, "--grpc-port")
     address = join_host_port(settings.host, settings.grpc_port)
     if settings.metrics_port:
         metrics.serve(settings.metrics_port)
     async with (
         _background(stop_requested()) as stop,
-        _listening(address, catalog, open_requests, metrics) as health,
+        _listening(
+            address, catalog, open_requests, CallInterceptor(metrics, api_keys), metrics
+        ) as health,
     ):
         report.stage(f"listening on {address}")
 
@@ -71,7 +75,11 @@ async def serve(settings: RouterSettings, report: StartupReport) -> None:
 
 @contextlib.asynccontextmanager
 async def _listening(
-    address: str, catalog: EngineCatalog, open_requests: OpenRequests, metrics: RouterMetrics
+    address: str,
+    catalog: EngineCatalog,
+    open_requests: OpenRequests,
+    interceptor: CallInterceptor,
+    metrics: RouterMetrics,
 ) -> AsyncIterator[Health]:
     """Serve the router's services; raises StartupError if the address cannot be had."""
     inference = InferenceServicer(catalog, open_requests, metrics)
@@ -90,7 +98,7 @@ async def _listening(
             address,
             services,
             grace_s=_GRACE_S,
-            interceptors=[CallInterceptor(metrics)],
+            interceptors=[interceptor],
             max_concurrent_rpcs=_MAX_CONCURRENT_RPCS,
         )
         try:

@@ -8,6 +8,7 @@ from typing import Any
 from octavo.errors import DeadlineExceeded, Unsupported
 from octavo.v1 import common_pb2, inference_pb2, inference_pb2_grpc, scheduling_pb2
 
+from .api_keys import tenant
 from .calls import request_id
 from .engine import Engine, EngineCatalog
 from .metrics import RouterMetrics
@@ -129,6 +130,7 @@ def _submit_request(
     max_tokens = room if options.max_tokens is None else min(options.max_tokens, room)
     return scheduling_pb2.SubmitRequest(
         request_key=secrets.token_bytes(16),
+        tenant=tenant.get(),
         priority=options.priority,
         timeout_ns=None if remaining_s is None else int(remaining_s * 1e9),
         arrival_ns=time.time_ns(),

@@ -18,6 +18,8 @@ class RouterSettings(ProcessSettings):
     """gRPC address of the scheduler: unix:/path, or host:port."""
     chat_template: Path | None = None
     """File with a chat template to use in place of the model's own."""
+    api_key: tuple[str, ...] = ()
+    """Key that clients have to send; may be given several times. None: the API is open."""
     drain_timeout_s: float = 30.0
     """Seconds that running requests have to finish after SIGTERM."""
     metrics_port: int = 0

@@ -100,12 +100,20 @@ async def scheduler(
 
 
 @pytest.fixture
-async def router_alone(scheduler_address: str) -> AsyncIterator[Router]:
+def api_keys() -> tuple[str, ...]:
+    """What the router is started with; a test may say otherwise."""
+    return ()
+
+
+@pytest.fixture
+async def router_alone(scheduler_address: str, api_keys: tuple[str, ...]) -> AsyncIterator[Router]:
     """A router that no scheduler needs to be there for."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    settings = RouterSettings(grpc_port=port, scheduler=scheduler_address, drain_timeout_s=5)
+    settings = RouterSettings(
+        grpc_port=port, scheduler=scheduler_address, drain_timeout_s=5, api_key=api_keys
+    )
     process = asyncio.create_task(serve(settings, StartupReport(None)))
     address = f"127.0.0.1:{port}"
     async with grpc.aio.insecure_channel(address) as channel:

@@ -10,6 +10,7 @@ import grpc
 import pytest
 
 from octavo.grpc_server import grpc_server
+from octavo.router.api_keys import ApiKeys
 from octavo.router.calls import CallInterceptor
 from octavo.router.engine import Engine, EngineCatalog
 from octavo.router.metrics import RouterMetrics
@@ -96,7 +97,9 @@ async def test_a_client_that_does_not_read_is_given_up_and_others_go_on(
         is_serving.set()
 
     async with (
-        grpc_server(address, services, grace_s=0, interceptors=[CallInterceptor(metrics)]),
+        grpc_server(
+            address, services, grace_s=0, interceptors=[CallInterceptor(metrics, ApiKeys(()))]
+        ),
         grpc.aio.insecure_channel(address) as channel,
     ):
         running = asyncio.create_task(engine.run(set_serving))
