@@ -4,7 +4,8 @@ import pytest
 
 from octavo.scheduler.config import GroupConfig
 from octavo.scheduler.results import BadResult
-from octavo.v1 import common_pb2, step_pb2
+from octavo.scheduler.scheduler import Scheduler
+from octavo.v1 import common_pb2, scheduling_pb2, step_pb2
 from tests.scheduler.driver import Driver, config
 from tests.scheduler.stream_model import expected_output
 
@@ -189,3 +190,44 @@ def test_sibling_of_a_source_that_failed_begins_again() -> None:
     assert reason(driver, key, 0) == common_pb2.FINISH_REASON_ERROR
     assert driver.output(key, 1) == expected_output(PROMPT, 1, 8)
     driver.check_end()
+
+
+def test_a_result_without_the_log_probabilities_that_were_asked_for_is_refused() -> None:
+    scheduler = Scheduler(config())
+    scheduler.submit(
+        scheduling_pb2.SubmitRequest(
+            request_key=bytes(16),
+            prompt_token_ids=[1, 2, 3],
+            n=1,
+            seeds=[0],
+            max_tokens=4,
+            num_logprobs=0,
+            num_prompt_logprobs=1,
+        ),
+        0,
+    )
+    plan = scheduler.schedule(0)
+    assert plan is not None
+    (added,) = plan.added_rows
+    assert (added.num_logprobs, added.num_prompt_logprobs) == (0, 1)
+    result = step_pb2.StepResult(
+        epoch=plan.epoch,
+        step_id=plan.step_id,
+        row=plan.row,
+        num_computed_tokens=[3],
+        num_tokens=[1],
+        token_ids=[5],
+    )
+    with pytest.raises(BadResult, match="brings 1 log-probabilities, its result has 0"):
+        scheduler.update(result, 0)
+    result.logprobs.add(chosen=common_pb2.TokenLogprob(token_id=5, logprob=-1, rank=1))
+    result.prompt_logprobs.add(row=7, first_position=1)
+    with pytest.raises(BadResult, match="no row 7"):
+        scheduler.update(result, 0)
+    result.prompt_logprobs[0].row = plan.row[0]
+    result.prompt_logprobs[0].positions.extend([result.logprobs[0]] * 2)
+    scheduler.update(result, 0)
+    (outputs,) = scheduler.take_outputs().values()
+    assert list(outputs.logprobs) == list(result.logprobs)
+    (part,) = outputs.prompt_logprobs
+    assert (part.request_key, part.first_position, len(part.positions)) == (bytes(16), 1, 2)

@@ -1,5 +1,9 @@
 """The mock: the tokens it promises, whatever the plans they come from."""
 
+import math
+
+import pytest
+
 from octavo.worker.mock_runner import MockRunner
 from octavo.worker.settings import WorkerSettings
 from tests.worker.plans import added, plan
@@ -102,3 +106,19 @@ def test_a_plan_without_work_only_frees() -> None:
     freeing = plan(2)
     freeing.freed_rows.append(0)
     assert list(runner.execute(freeing).row) == []
+
+
+def test_all_tokens_are_equally_probable_where_log_probabilities_are_wanted() -> None:
+    runner = MockRunner(SETTINGS, poison=True)
+    first = plan(1, [(0, 5, 1), (1, 2, 1)])
+    first.added_rows.extend([added(0, [5, 6, 7, 8, 9], [0, 1]), added(1, [6, 7], [2])])
+    first.added_rows[0].num_logprobs = 2
+    first.added_rows[0].num_prompt_logprobs = 0
+    result = runner.execute(first)
+    (drawn,) = result.logprobs
+    assert drawn.chosen.token_id == result.token_ids[0]
+    assert drawn.chosen.logprob == pytest.approx(-math.log(1000))
+    assert [top.token_id for top in drawn.top] == [0, 1]
+    (told,) = result.prompt_logprobs
+    assert (told.row, told.first_position) == (0, 1)
+    assert [position.chosen.token_id for position in told.positions] == [6, 7, 8, 9]
