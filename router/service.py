@@ -17,7 +17,6 @@ from .output_stream import OutputStream, SlowReader
 from .output_text import OutputText
 from .served_model import EncodedPrompt, ServedModel
 from .stop_strings import StopStringAutomaton, StopStringMatcher
-from .unserved import refuse_unserved
 from .validation import (
     ValidOptions,
     validate_chat,
@@ -81,7 +80,6 @@ class InferenceServicer(inference_pb2_grpc.InferenceServicer):
             request_id.set(options.request_id)
         await context.send_initial_metadata((("x-request-id", request_id.get()),))
         submit = _submit_request(model, options, prompt, context.time_remaining())
-        refuse_unserved(submit)
         stream = OutputStream(
             submit,
             _output_texts(model, options),

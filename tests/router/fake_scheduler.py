@@ -86,6 +86,7 @@ class FakeScheduler(scheduling_pb2_grpc.SchedulingServicer):
         *,
         position: int = 0,
         output_index: int = 0,
+        logprobs: Sequence[common_pb2.PositionLogprobs] = (),
     ) -> None:
         """Send one step that brought tokens for one output."""
         self.send(
@@ -95,6 +96,7 @@ class FakeScheduler(scheduling_pb2_grpc.SchedulingServicer):
                 first_position=[position],
                 num_tokens=[len(token_ids)],
                 token_ids=token_ids,
+                logprobs=logprobs,
             )
         )
 
