@@ -166,3 +166,14 @@ def test_a_key_called_like_a_command_is_a_flag_where_there_is_one(
     monkeypatch.setattr(sys, "argv", ["octavo"])
     _, bound, _ = cli.build_app().parse_args(["gateway", "--config", str(path)])
     assert bound.arguments["settings"].router == "127.0.0.1:7"
+
+
+def test_ctrl_c_ends_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(dataset: str, **lengths: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("octavo.bench_serve.make_workload", interrupt)
+    assert run_cli(monkeypatch, "bench", "serve") == 130
+    assert capsys.readouterr().err == ""
