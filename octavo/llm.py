@@ -13,6 +13,7 @@ for something else, is the router's: the same code serves it.
 import asyncio
 import contextlib
 import itertools
+import json
 import threading
 import weakref
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
@@ -133,10 +134,13 @@ class LLM:
         sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
         use_tqdm: bool = True,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        tools: Sequence[Mapping[str, Any]] | None = None,
     ) -> list[RequestOutput]:
         """Answer one conversation or several, through the model's chat template.
 
-        Args and errors as of `generate`.
+        `tools` are OpenAI's descriptions, for the template; all else is as in `generate`.
         """
         is_one = bool(messages) and isinstance(messages[0], Mapping)
         conversations: Any = [messages] if is_one else messages
@@ -145,6 +149,9 @@ class LLM:
             inference_pb2.ChatRequest(
                 options=each,
                 messages=[_chat_message(message) for message in conversation],
+                add_generation_prompt=add_generation_prompt,
+                continue_final_message=continue_final_message,
+                tools_json=json.dumps(tools) if tools else "",
             )
             for conversation, each in zip(conversations, options, strict=True)
         ]
@@ -155,18 +162,18 @@ class LLM:
         self._close()
 
     def _options(
-        self, sampling_params: SamplingParams | Sequence[SamplingParams] | None, count: int
+        self, sampling_params: SamplingParams | Sequence[SamplingParams | None] | None, count: int
     ) -> list[inference_pb2.GenerationOptions]:
         """Return the options of each of `count` requests."""
         if sampling_params is None or isinstance(sampling_params, SamplingParams):
-            sampling_params = [sampling_params or SamplingParams()] * count
+            sampling_params = [sampling_params] * count
         if len(sampling_params) != count:
             raise InvalidArgument(
                 f"there are {len(sampling_params)} sampling_params for {count} prompts; give one"
                 " for all or one for each",
                 field="sampling_params",
             )
-        each = [params.to_options() for params in sampling_params]
+        each = [_model_defaults() if p is None else p.to_options() for p in sampling_params]
         for options in each:
             options.model = self._model
             options.request_id = str(next(self._request_ids))
@@ -224,6 +231,12 @@ class _SilentReport(StartupReport):
 
     def stage(self, text: str) -> None:
         """Nobody waits for it."""
+
+
+def _model_defaults() -> inference_pb2.GenerationOptions:
+    """Leave to the model what SamplingParams would say, but for the length."""
+    stop = common_pb2.StopConditions(max_tokens=SamplingParams().max_tokens)
+    return inference_pb2.GenerationOptions(n=1, stop=stop)
 
 
 def _one_or_many(prompts: Prompt | Sequence[Prompt]) -> Sequence[Prompt]:

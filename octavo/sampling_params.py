@@ -3,28 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from .errors import InvalidArgument, Unsupported
+from .errors import InvalidArgument
 from .v1 import common_pb2, inference_pb2
 
 _MAX_COUNT = 2**32 - 1
 _COUNTS = ("n", "max_tokens", "min_tokens", "logprobs", "prompt_logprobs", "truncate_prompt_tokens")
-
-_NOT_OFFERED = {
-    "min_p": 0.0,
-    "presence_penalty": 0.0,
-    "frequency_penalty": 0.0,
-    "repetition_penalty": 1.0,
-    "bad_words": (),
-    "include_stop_str_in_output": False,
-    "min_tokens": 0,
-    "logprobs": None,
-    "prompt_logprobs": None,
-    "logit_bias": None,
-    "allowed_token_ids": None,
-    "skip_special_tokens": True,
-    "truncate_prompt_tokens": None,
-}
-"""What the router does not serve, by the only value that asks nothing of it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,9 +61,6 @@ class SamplingParams:
 
     def to_options(self) -> inference_pb2.GenerationOptions:
         """Return them as they cross the wire; raises InvalidArgument for what does not fit it."""
-        for name, neutral in _NOT_OFFERED.items():
-            if getattr(self, name) != neutral:
-                raise Unsupported(f"{name} is not offered yet; leave it out", field=name)
         for name in _COUNTS:
             value = getattr(self, name)
             if value is not None and not 0 <= value <= _MAX_COUNT:

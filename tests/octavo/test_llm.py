@@ -3,7 +3,9 @@
 import asyncio
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ import torch
 from transformers import LlamaForCausalLM
 
 from octavo import LLM, SamplingParams
-from octavo.errors import InvalidArgument, Unsupported
+from octavo.errors import InvalidArgument
 from octavo.llm import Prompt
 from octavo.startup import StartupError
 from tests.router.tiny_tokenizers import byte_level_tokenizer, write_directory
@@ -178,12 +180,16 @@ async def test_it_works_where_an_event_loop_runs_already(llm: LLM) -> None:
 def test_an_interrupt_ends_what_runs_and_leaves_the_model_usable(
     llm: LLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt(*args: object) -> None:
-        raise KeyboardInterrupt
+    result = Future.result
+
+    def interrupt(future: "Future[object]", timeout: float | None = None) -> object:
+        if threading.current_thread() is threading.main_thread():
+            raise KeyboardInterrupt
+        return result(future, timeout)
 
     scheduler = llm._engine._scheduler._scheduler
     with monkeypatch.context() as patch:
-        patch.setattr("concurrent.futures.Future.result", interrupt)
+        patch.setattr(Future, "result", interrupt)
         with pytest.raises(KeyboardInterrupt):
             llm.generate(PROMPT, SamplingParams(max_tokens=240, ignore_eos=True))
     assert llm.generate(PROMPT, GREEDY)[0].finished
@@ -204,6 +210,29 @@ def test_importing_octavo_loads_neither_torch_nor_a_service() -> None:
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
 
 
-def test_what_is_not_served_is_refused(llm: LLM) -> None:
-    with pytest.raises(Unsupported, match="min_p is not offered yet"):
-        llm.generate(PROMPT, SamplingParams(min_p=0.1))
+def test_sampling_parameters_reach_the_model(llm: LLM) -> None:
+    (free,) = llm.generate(PROMPT, GREEDY)
+    banned = free.outputs[0].token_ids[0]
+    bias = {banned: -100.0}
+    params = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True, logit_bias=bias)
+    (biased,) = llm.generate(PROMPT, params)
+    assert banned not in biased.outputs[0].token_ids
+    params = SamplingParams(max_tokens=12, seed=1, min_p=1.0, ignore_eos=True)
+    (most_probable,) = llm.generate(PROMPT, params)
+    assert most_probable.outputs[0].token_ids == free.outputs[0].token_ids
+    params = SamplingParams(max_tokens=4, allowed_token_ids=[banned], ignore_eos=True)
+    assert llm.generate(PROMPT, params)[0].outputs[0].token_ids == [banned] * 4
+
+
+def test_a_conversation_goes_on_from_its_last_message(
+    llm: LLM, tokenizer: tokenizers.Tokenizer
+) -> None:
+    messages = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "the cat"}]
+    (result,) = llm.chat(messages, GREEDY, add_generation_prompt=False, continue_final_message=True)
+    text = tokenizer.decode(result.prompt_token_ids, skip_special_tokens=False)
+    assert text.endswith("the cat")
+
+
+def test_without_parameters_outputs_are_as_short_as_vllms(llm: LLM) -> None:
+    (result,) = llm.generate([PROMPT])
+    assert 1 <= len(result.outputs[0].token_ids) <= 16
