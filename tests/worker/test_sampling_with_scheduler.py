@@ -1,6 +1,6 @@
 """Sampling parameters and log-probabilities, however the requests that want them are planned."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -35,6 +35,7 @@ class Tiny:
             settings_for(path, num_blocks=20), StartupReport(None)
         )
         self._epoch = 0
+        self.num_preemptions = 0
 
     def engine(self, *, has_cache: bool, chunk: int, plans_ahead: int) -> OfflineEngine:
         self._epoch += 1
@@ -48,8 +49,10 @@ class Tiny:
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    return Tiny(tmp_path_factory.mktemp("tiny"))
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tiny]:
+    tiny = Tiny(tmp_path_factory.mktemp("tiny"))
+    yield tiny
+    assert tiny.num_preemptions, "the blocks were enough for everyone"
 
 
 @st.composite
@@ -177,3 +180,4 @@ def test_tokens_are_the_references_whatever_the_parameters_and_the_plan(
                 of_prompt = logits[: len(prompt) - 1]
                 check_logprobs(told, request.num_prompt_logprobs, of_prompt, prompt[1:])
     engine.scheduler.check_invariants()
+    tiny.num_preemptions += engine.scheduler.stats.num_preemptions
