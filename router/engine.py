@@ -19,10 +19,17 @@ class Engine:
         model: what the scheduler serves; None until it was attached for the first time.
     """
 
-    def __init__(self, scheduler: SchedulerClient, chat_template_path: Path | None) -> None:
+    def __init__(
+        self,
+        scheduler: SchedulerClient,
+        chat_template_path: Path | None,
+        *,
+        reads_generation_config: bool = True,
+    ) -> None:
         self.scheduler = scheduler
         self.model: ServedModel | None = None
         self._chat_template_path = chat_template_path
+        self._reads_generation_config = reads_generation_config
 
     async def run(self, set_serving: Callable[[bool], Awaitable[None]]) -> None:
         """Stay attached to the scheduler; tells `set_serving` whether requests can be served.
@@ -48,7 +55,11 @@ class Engine:
                 self.model.info = info
                 return
             await self.model.close()
-        self.model = await ServedModel.load(info, self._chat_template_path)
+        self.model = await ServedModel.load(
+            info,
+            self._chat_template_path,
+            reads_generation_config=self._reads_generation_config,
+        )
 
 
 class EngineCatalog:

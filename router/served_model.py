@@ -6,10 +6,11 @@ from pathlib import Path
 
 from octavo.block_hash import extend_chain, root_hash
 from octavo.errors import InvalidArgument
-from octavo.v1 import scheduling_pb2
+from octavo.v1 import common_pb2, scheduling_pb2
 
 from .api_keys import tenant
 from .chat_template import ChatTemplate
+from .generation_config import read_generation_config
 from .model_text import load_model_text
 from .tokenizer import Tokenizer
 from .validation import (
@@ -40,23 +41,32 @@ class ServedModel:
         info: scheduling_pb2.ModelInfo,
         tokenizer: Tokenizer,
         chat_template: ChatTemplate | None,
+        sampling_defaults: common_pb2.SamplingParams,
     ) -> None:
         self.info = info
         self.tokenizer = tokenizer
+        self.sampling_defaults = sampling_defaults
         self._chat_template = chat_template
 
     @classmethod
     async def load(
-        cls, info: scheduling_pb2.ModelInfo, chat_template_path: Path | None
+        cls,
+        info: scheduling_pb2.ModelInfo,
+        chat_template_path: Path | None,
+        *,
+        reads_generation_config: bool,
     ) -> "ServedModel":
         """Read the model's files; raises StartupError."""
         text = await asyncio.to_thread(load_model_text, Path(info.path), chat_template_path)
+        defaults = common_pb2.SamplingParams()
+        if reads_generation_config:
+            defaults = read_generation_config(Path(info.path))
         chat_template = None
         if text.chat_template is not None:
             # The template's own words come on top of the messages.
             chat_template = ChatTemplate(text.chat_template, 2 * max_prompt_bytes(info))
             await chat_template.start()
-        return cls(info, text.tokenizer, chat_template)
+        return cls(info, text.tokenizer, chat_template, defaults)
 
     async def close(self) -> None:
         if self._chat_template is not None:

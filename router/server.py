@@ -39,7 +39,11 @@ def main(settings: Annotated[RouterSettings, cyclopts.Parameter(name="*")]) -> N
 
 async def serve(settings: RouterSettings, report: StartupReport) -> None:
     scheduler = SchedulerClient(settings.scheduler, secrets.token_bytes(16))
-    engine = Engine(scheduler, settings.chat_template)
+    engine = Engine(
+        scheduler,
+        settings.chat_template,
+        reads_generation_config=settings.generation_config == "auto",
+    )
     catalog = EngineCatalog([engine])
     open_requests = OpenRequests()
     metrics = RouterMetrics(open_requests)

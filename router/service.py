@@ -48,7 +48,7 @@ class InferenceServicer(inference_pb2_grpc.InferenceServicer):
     async def Generate(self, request: inference_pb2.GenerateRequest, context: Any) -> None:
         with self._open_requests.admitted():
             engine, model = self._catalog.find(request.options.model)
-            options = validate_options(request.options, model.info)
+            options = validate_options(request.options, model.info, model.sampling_defaults)
             if request.WhichOneof("prompt") == "token_ids":
                 token_ids = validate_prompt_token_ids(request.token_ids.ids, model.info)
                 prompt = await model.encode_token_ids(token_ids, options)
@@ -60,7 +60,7 @@ class InferenceServicer(inference_pb2_grpc.InferenceServicer):
     async def Chat(self, request: inference_pb2.ChatRequest, context: Any) -> None:
         with self._open_requests.admitted():
             engine, model = self._catalog.find(request.options.model)
-            options = validate_options(request.options, model.info)
+            options = validate_options(request.options, model.info, model.sampling_defaults)
             conversation = validate_chat(request, model.info)
             prompt = await model.encode_conversation(conversation, options)
             await self._stream(engine, model, options, prompt, context)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from octavo.settings import ProcessSettings
 
@@ -18,6 +19,8 @@ class RouterSettings(ProcessSettings):
     """gRPC address of the scheduler: unix:/path, or host:port."""
     chat_template: Path | None = None
     """File with a chat template to use in place of the model's own."""
+    generation_config: Literal["auto", "octavo"] = "auto"
+    """Sampling where a request does not say: as the model's authors advise, or neutral."""
     api_key: tuple[str, ...] = ()
     """Key that clients have to send; may be given several times. None: the API is open."""
     drain_timeout_s: float = 30.0
