@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from .errors import InvalidArgument
+from .errors import InvalidArgument, Unsupported
 from .v1 import common_pb2, inference_pb2
 
 _MAX_COUNT = 2**32 - 1
@@ -61,6 +61,8 @@ class SamplingParams:
 
     def to_options(self) -> inference_pb2.GenerationOptions:
         """Return them as they cross the wire; raises InvalidArgument for what does not fit it."""
+        if self.logprobs is not None or self.prompt_logprobs is not None:
+            raise Unsupported("logprobs are not offered offline yet; leave them out")
         for name in _COUNTS:
             value = getattr(self, name)
             if value is not None and not 0 <= value <= _MAX_COUNT:
