@@ -225,17 +225,21 @@ class FakeRouter(InferenceServicer, ModelsServicer, TokenizerServicer):
         self.peers.append(context.peer())
         self.num_running += 1
         self.arrived.put_nowait(request)
+        is_cut = True
         try:
             async for event in self.script(request):
                 await context.write(event)
+            is_cut = False
         except RequestError as error:
+            is_cut = False
             await abort(context, error)
         except BareStatus as error:
+            is_cut = False
             await context.abort(error.code, str(error))
-        except asyncio.CancelledError:
-            self.cancelled.put_nowait(request)
-            raise
         finally:
+            # gRPC cancels a handler that waits, and fails the write of one that does not.
+            if is_cut:
+                self.cancelled.put_nowait(request)
             self.num_running -= 1
 
     async def ListModels(
