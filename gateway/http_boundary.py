@@ -44,6 +44,7 @@ class HttpBoundary:
         except ClientGone:
             status = CLIENT_CLOSED_REQUEST
         except Exception as error:
+            # The last catch: what nobody expected is logged and answered with 500.
             if status:
                 raise
             response = error_response(as_request_error(error, request_id))

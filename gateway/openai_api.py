@@ -131,6 +131,7 @@ class GenerationRoute(Generic[BodyT]):
         except ClientGone:
             raise
         except Exception as error:
+            # Whatever it is, a stream that has begun ends with an error the client can read.
             if answer is None:
                 raise
             await answer.fail(as_request_error(error, scope["request_id"]))

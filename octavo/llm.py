@@ -199,6 +199,7 @@ class _LoopThread:
         try:
             return future.result()
         except BaseException:
+            # Ctrl-C arrives here, while the work is on the other thread.
             future.cancel()
             raise
 
