@@ -23,6 +23,7 @@ from .errors import ClientGone, as_request_error, handle_http_exception, handle_
 from .http_boundary import HttpBoundary
 from .in_flight import InFlight
 from .json_body import decode_body
+from .key_guard import KeyGuard
 from .limits import read_body
 from .metrics import GatewayMetrics
 from .not_offered import with_not_offered
@@ -36,8 +37,10 @@ BodyT = TypeVar("BodyT", bound=GenerationBody)
 RouterRequest = ChatRequest | GenerateRequest
 
 
-def create_app(router: RouterClient, in_flight: InFlight, metrics: GatewayMetrics) -> Starlette:
-    """Return the ASGI application."""
+def create_app(
+    router: RouterClient, in_flight: InFlight, metrics: GatewayMetrics, api_keys: Sequence[str] = ()
+) -> Starlette:
+    """Return the ASGI application; without keys it is open."""
     chat = GenerationRoute(router, in_flight, metrics, ChatBody, chat_requests, CHAT)
     completions = GenerationRoute(
         router, in_flight, metrics, CompletionBody, completion_requests, COMPLETION
@@ -58,7 +61,10 @@ def create_app(router: RouterClient, in_flight: InFlight, metrics: GatewayMetric
             Route("/version", operations.version),
             Route("/metrics", operations.metrics),
         ],
-        middleware=[Middleware(HttpBoundary, metrics=metrics)],
+        middleware=[
+            Middleware(HttpBoundary, metrics=metrics),
+            Middleware(KeyGuard, keys=api_keys),
+        ],
         exception_handlers={
             RequestError: handle_request_error,
             HTTPException: handle_http_exception,

@@ -24,6 +24,8 @@ from octavo.v1.tokenizer_pb2 import (
 )
 from octavo.v1.tokenizer_pb2_grpc import TokenizerStub
 
+from .key_guard import authorization
+
 log = structlog.get_logger()
 
 _NUM_CHANNELS = 8
@@ -119,7 +121,7 @@ class RouterClient:
         connection = self._least_used(len(requests))
         connection.num_streams += len(requests)
         stub = InferenceStub(connection.channel)
-        metadata = (("x-request-id", request_id),)
+        metadata = _metadata(request_id)
         streams: list[RouterStream] = []
         try:
             for request in requests:
@@ -133,27 +135,30 @@ class RouterClient:
             connection.num_streams -= len(requests)
 
     async def tokenize(self, request: TokenizeRequest, request_id: str) -> TokenizeResponse:
-        metadata = (("x-request-id", request_id),)
+        metadata = _metadata(request_id)
         call = self._tokenizer.Tokenize(request, timeout=_TOKENIZE_TIMEOUT_S, metadata=metadata)
         response: TokenizeResponse = await _translated(call)
         return response
 
     async def detokenize(self, request: DetokenizeRequest, request_id: str) -> DetokenizeResponse:
-        metadata = (("x-request-id", request_id),)
+        metadata = _metadata(request_id)
         call = self._tokenizer.Detokenize(request, timeout=_TOKENIZE_TIMEOUT_S, metadata=metadata)
         response: DetokenizeResponse = await _translated(call)
         return response
 
     async def list_models(self) -> list[Model]:
         response = await _translated(
-            self._models.ListModels(ListModelsRequest(), timeout=_UNARY_TIMEOUT_S)
+            self._models.ListModels(
+                ListModelsRequest(), timeout=_UNARY_TIMEOUT_S, metadata=_metadata()
+            )
         )
         return list(response.models)
 
     async def get_model(self, name: str) -> Model:
         """Return the model; raises NotFound."""
         request = GetModelRequest(model=name)
-        response = await _translated(self._models.GetModel(request, timeout=_UNARY_TIMEOUT_S))
+        call = self._models.GetModel(request, timeout=_UNARY_TIMEOUT_S, metadata=_metadata())
+        response = await _translated(call)
         model: Model = response.model
         return model
 
@@ -173,6 +178,12 @@ class RouterClient:
             if connection.num_streams + num_streams <= _STREAMS_PER_CHANNEL:
                 return connection
         return min(self._connections, key=lambda connection: connection.num_streams)
+
+
+def _metadata(request_id: str = "") -> tuple[tuple[str, str], ...]:
+    """Return what every call carries: the request's label, and the key of who asks."""
+    pairs = (("x-request-id", request_id), ("authorization", authorization.get()))
+    return tuple(pair for pair in pairs if pair[1])
 
 
 async def run_together(work: Sequence[Coroutine[Any, Any, None]]) -> None:

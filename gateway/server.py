@@ -41,7 +41,7 @@ async def serve(settings: GatewaySettings, report: StartupReport) -> None:
     stop = asyncio.create_task(stop_requested())
     in_flight = InFlight()
     async with RouterClient(settings.router) as router:
-        app = create_app(router, in_flight, GatewayMetrics())
+        app = create_app(router, in_flight, GatewayMetrics(), settings.api_key)
         with listen(settings.host, settings.port) as listener:
             async with http_server(app, listener):
                 url = _url(listener)

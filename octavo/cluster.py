@@ -4,7 +4,7 @@ import dataclasses
 import os
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,8 @@ FLAGS = {
         "mock",
     ),
 }
+# Those that check API keys.
+KEYED = ("gateway", "router")
 FLAGS_OF_ALL = ("log_level", "log_format", "failpoints")
 
 # Threads that wait by spinning would take the cores of the other processes.
@@ -75,7 +77,11 @@ class Cluster:
     def commands(self) -> list[ChildCommand]:
         """Return one command for each process, in the order of draining."""
         return [
-            ChildCommand(process, tuple(self._arguments(process)), _environment(process))
+            ChildCommand(
+                process,
+                tuple(self._arguments(process)),
+                _environment(process, self.settings.api_key),
+            )
             for process in FLAGS
         ]
 
@@ -128,11 +134,16 @@ def _flags(name: str, value: Any) -> Iterator[str]:
         yield from (flag, str(value))
 
 
-def _environment(process: str) -> dict[str, str]:
-    """Return our environment without the flags in it: a child has them on its command line."""
+def _environment(process: str, api_keys: Sequence[str]) -> dict[str, str]:
+    """Return our environment without the flags in it: a child has them on its command line.
+
+    All but the keys, which everybody on this machine could read there.
+    """
     ours = {f"OCTAVO_{field.name.upper()}" for field in dataclasses.fields(ServeSettings)}
-    inherited = {name: value for name, value in os.environ.items() if name not in ours}
-    return inherited | _variables(process)
+    environment = {name: value for name, value in os.environ.items() if name not in ours}
+    if api_keys and process in KEYED:
+        environment["OCTAVO_API_KEY"] = " ".join(api_keys)
+    return environment | _variables(process)
 
 
 def _variables(process: str) -> dict[str, str]:

@@ -25,6 +25,8 @@ class ServeSettings(ProcessSettings):
     """Port of the gRPC API."""
     metrics_port: Annotated[int, Parameter(validator=Number(gte=0, lte=65535))] = 0
     """Port on the loopback interface for the scheduler's Prometheus metrics; 0: none."""
+    api_key: tuple[str, ...] = ()
+    """Key that clients have to send, REST and gRPC; OCTAVO_API_KEY hides it from `ps`."""
     served_model_name: tuple[str, ...] = ()
     """Name that clients call the model by, more than once for more names; unset: MODEL as given."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"

@@ -9,9 +9,9 @@ from typing import Any
 import grpc
 import structlog
 
+from octavo.api_keys import ApiKeys
 from octavo.errors import InternalError, RequestError, abort
 
-from .api_keys import ApiKeys, tenant
 from .metrics import RouterMetrics
 from .validation import MAX_REQUEST_ID_CHARACTERS
 
@@ -22,6 +22,9 @@ log = structlog.get_logger()
 
 request_id: ContextVar[str] = ContextVar("request_id")
 """The label of the request that the current task serves."""
+
+tenant: ContextVar[str] = ContextVar("tenant", default="")
+"""Whose request the current task serves; empty where there are no keys."""
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
@@ -42,14 +45,18 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             if handler.response_streaming
             else (grpc.unary_unary_rpc_method_handler, handler.unary_unary)
         )
-        label = _label(details.invocation_metadata)
+        metadata = dict(details.invocation_metadata or ())
+        label = str(metadata.get("x-request-id") or secrets.token_hex(8))[
+            :MAX_REQUEST_ID_CHARACTERS
+        ]
+        authorization = str(metadata.get("authorization", ""))
         method = details.method.rpartition("/")[2]
 
         async def call(request: Any, context: Any) -> Any:
             request_id.set(label)
             code = "CANCELLED"
             try:
-                tenant.set(self._api_keys.tenant_of(details.invocation_metadata or ()))
+                tenant.set(self._api_keys.tenant_of(authorization))
                 answer = await behaviour(request, context)
                 code = "OK"
                 return answer
@@ -65,14 +72,6 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
                 self._metrics.count_call(method, code)
 
         return make(call, handler.request_deserializer, handler.response_serializer)
-
-
-def _label(metadata: Any) -> str:
-    """Return the client's own label for its call, or a new one."""
-    for key, value in metadata or ():
-        if key == "x-request-id" and value:
-            return str(value)[:MAX_REQUEST_ID_CHARACTERS]
-    return secrets.token_hex(8)
 
 
 async def _abort(context: Any, error: RequestError) -> None:

@@ -8,7 +8,7 @@ from octavo.block_hash import extend_chain, root_hash
 from octavo.errors import InvalidArgument
 from octavo.v1 import common_pb2, scheduling_pb2
 
-from .api_keys import tenant
+from .calls import tenant
 from .chat_template import ChatTemplate
 from .generation_config import read_generation_config
 from .model_text import load_model_text

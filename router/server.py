@@ -9,13 +9,13 @@ from typing import Annotated, Any
 
 import cyclopts
 
+from octavo.api_keys import ApiKeys
 from octavo.grpc_server import Health, grpc_server
 from octavo.ports import check_port_is_free, join_host_port
 from octavo.run import stop_requested
 from octavo.startup import StartupError, StartupReport, run_service
 from octavo.v1 import inference_pb2_grpc, models_pb2_grpc, tokenizer_pb2_grpc
 
-from .api_keys import ApiKeys
 from .calls import CallInterceptor
 from .engine import Engine, EngineCatalog
 from .metrics import RouterMetrics

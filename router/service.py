@@ -8,8 +8,7 @@ from typing import Any
 from octavo.errors import DeadlineExceeded, Unsupported
 from octavo.v1 import common_pb2, inference_pb2, inference_pb2_grpc, scheduling_pb2
 
-from .api_keys import tenant
-from .calls import request_id
+from .calls import request_id, tenant
 from .engine import Engine, EngineCatalog
 from .metrics import RouterMetrics
 from .open_requests import OpenRequests

@@ -41,11 +41,16 @@ async def fake_router(router_address: str) -> AsyncIterator[FakeRouter]:
 
 
 @pytest.fixture
-async def gateway_alone(router_address: str) -> AsyncIterator[Gateway]:
+def api_keys() -> tuple[str, ...]:
+    return ()
+
+
+@pytest.fixture
+async def gateway_alone(router_address: str, api_keys: tuple[str, ...]) -> AsyncIterator[Gateway]:
     """A gateway whose router does not run."""
     in_flight = InFlight()
     async with RouterClient(router_address) as router:
-        app = create_app(router, in_flight, GatewayMetrics())
+        app = create_app(router, in_flight, GatewayMetrics(), api_keys)
         with listen("127.0.0.1", 0) as listener:
             port = listener.getsockname()[1]
             url = f"http://127.0.0.1:{port}"

@@ -180,6 +180,7 @@ class FakeRouter(InferenceServicer, ModelsServicer, TokenizerServicer):
         tokenizations: all requests to tokenize.
         request_ids: their x-request-id metadata.
         peers: the connections they came over.
+        authorizations: what generations and questions for the models were made with.
         num_running: generations under way.
         arrived: each generation, when it begins.
         cancelled: each generation that its caller ended.
@@ -192,6 +193,7 @@ class FakeRouter(InferenceServicer, ModelsServicer, TokenizerServicer):
         self.tokenizations: list[TokenizeRequest] = []
         self.request_ids: list[str] = []
         self.peers: list[str] = []
+        self.authorizations: list[str] = []
         self.num_running = 0
         self.arrived: asyncio.Queue[Request] = asyncio.Queue()
         self.cancelled: asyncio.Queue[Request] = asyncio.Queue()
@@ -223,6 +225,7 @@ class FakeRouter(InferenceServicer, ModelsServicer, TokenizerServicer):
             value for key, value in context.invocation_metadata() if key == "x-request-id"
         ]
         self.peers.append(context.peer())
+        self._note_authorization(context)
         self.num_running += 1
         self.arrived.put_nowait(request)
         is_cut = True
@@ -242,9 +245,14 @@ class FakeRouter(InferenceServicer, ModelsServicer, TokenizerServicer):
                 self.cancelled.put_nowait(request)
             self.num_running -= 1
 
+    def _note_authorization(self, context: grpc.aio.ServicerContext) -> None:
+        metadata = dict(context.invocation_metadata() or ())
+        self.authorizations.append(str(metadata.get("authorization", "")))
+
     async def ListModels(
         self, request: ListModelsRequest, context: grpc.aio.ServicerContext
     ) -> ListModelsResponse:
+        self._note_authorization(context)
         return ListModelsResponse(models=self.models)
 
     async def GetModel(

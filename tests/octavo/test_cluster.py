@@ -30,7 +30,9 @@ def settings_of(process: str, made: Cluster) -> Any:
 
 def test_every_flag_of_serve_reaches_a_process() -> None:
     passed_on = {name for names in FLAGS.values() for name in names} | set(FLAGS_OF_ALL)
-    assert {field.name for field in dataclasses.fields(ServeSettings)} == passed_on | _OWN
+    assert {field.name for field in dataclasses.fields(ServeSettings)} == passed_on | _OWN | {
+        "api_key"
+    }
 
 
 @pytest.mark.parametrize("process", FLAGS)
@@ -104,3 +106,17 @@ def test_a_flag_in_our_environment_does_not_reach_a_process_that_serve_did_not_g
         assert command.environment["PATH"] == os.environ["PATH"]
         spins = command.environment.get("OMP_WAIT_POLICY") != "PASSIVE"
         assert spins == (command.name != "worker")
+
+
+@pytest.mark.parametrize(
+    ("process", "expected"),
+    [("gateway", "one two"), ("router", "one two"), ("scheduler", None), ("worker", None)],
+)
+def test_keys_reach_those_that_check_them_and_stand_in_no_command(
+    process: str, expected: str | None
+) -> None:
+    made = cluster(api_key=("one", "two"))
+    (command,) = [command for command in made.commands() if command.name == process]
+    assert command.environment.get("OCTAVO_API_KEY") == expected
+    assert not {"one", "two"} & set(command.arguments)
+    assert not any("one two" in line for line in made.command_lines())

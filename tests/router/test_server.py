@@ -9,8 +9,8 @@ from pathlib import Path
 import grpc
 import pytest
 
+from octavo.api_keys import ApiKeys
 from octavo.grpc_server import grpc_server
-from octavo.router.api_keys import ApiKeys
 from octavo.router.calls import CallInterceptor
 from octavo.router.engine import Engine, EngineCatalog
 from octavo.router.metrics import RouterMetrics

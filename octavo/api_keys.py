@@ -1,16 +1,12 @@
 """Who may call: the keys of the operator, and the tenant that a key stands for."""
 
 import hmac
-from collections.abc import Iterable, Sequence
-from contextvars import ContextVar
+from collections.abc import Sequence
 from hashlib import sha256
 
-from octavo.errors import Unauthenticated
+from .errors import Unauthenticated
 
 _SCHEME = "bearer"
-
-tenant: ContextVar[str] = ContextVar("tenant", default="")
-"""Whose request the current task serves; empty where there are no keys."""
 
 
 class ApiKeys:
@@ -20,15 +16,20 @@ class ApiKeys:
         # Hashes have one length: comparing them tells nothing about that of a key.
         self._digests = [_digest(key) for key in keys]
 
-    def tenant_of(self, metadata: Iterable[tuple[str, str | bytes]]) -> str:
-        """Return the tenant of a call, which is a hash of its key; raises Unauthenticated."""
+    def tenant_of(self, authorization: str) -> str:
+        """Return the tenant that a call is for, which is a hash of its key.
+
+        Args:
+            authorization: the HTTP header or gRPC metadata of that name; empty if there is none.
+        Raises:
+            Unauthenticated: there are keys, and this is none of them.
+        """
         if not self._digests:
             return ""
-        values = [value for key, value in metadata if key == "authorization"]
-        scheme, _, key = str(values[0]).partition(" ") if values else ("", "", "")
+        scheme, _, key = authorization.partition(" ")
         if scheme.lower() != _SCHEME or not key:
             raise Unauthenticated(
-                "this server needs an API key; send the metadata `authorization: Bearer KEY`"
+                "this server needs an API key; send it as `Authorization: Bearer KEY`"
             )
         digest = _digest(key.strip())
         # Each is looked at, so that the time does not tell which one is like it.
