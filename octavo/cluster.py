@@ -17,7 +17,7 @@ from .serve_settings import ServeSettings
 # draining: the side of the clients first.
 FLAGS = {
     "gateway": ("host", "port", "drain_timeout_s"),
-    "router": ("host", "grpc_port", "chat_template", "drain_timeout_s"),
+    "router": ("host", "grpc_port", "chat_template", "generation_config", "drain_timeout_s"),
     "scheduler": (
         "max_model_len",
         "max_num_seqs",
@@ -27,6 +27,7 @@ FLAGS = {
         "async_scheduling",
         "max_num_queued_requests",
         "metrics_port",
+        "vllm_metric_names",
         "drain_timeout_s",
     ),
     "worker": (

@@ -25,6 +25,8 @@ class ServeSettings(ProcessSettings):
     """Port of the gRPC API."""
     metrics_port: Annotated[int, Parameter(validator=Number(gte=0, lte=65535))] = 0
     """Port on the loopback interface for the scheduler's Prometheus metrics; 0: none."""
+    vllm_metric_names: bool = False
+    """Show the gauges running, waiting and KV usage also by the names that vLLM gives them."""
     api_key: tuple[str, ...] = ()
     """Key that clients have to send, REST and gRPC; OCTAVO_API_KEY hides it from `ps`."""
     served_model_name: tuple[str, ...] = ()
@@ -55,6 +57,8 @@ class ServeSettings(ProcessSettings):
     """Most requests that wait; further ones are refused."""
     chat_template: Path | None = None
     """File with a Jinja chat template; unset: the model's own."""
+    generation_config: Literal["auto", "octavo"] = "auto"
+    """Sampling where a request does not say: as the model's authors advise, or neutral."""
     seed: int = 0
     """Seed of --load-format dummy."""
     cpu_threads: Count | None = None
