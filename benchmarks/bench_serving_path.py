@@ -1,0 +1,218 @@
+"""What serving costs: CPU time per output token in each process, and throughput beside LLM's.
+
+    python -m benchmarks.bench_serving_path [--num-streams 64 --input-len 128 --output-len 128 ...]
+
+All processes share the machine, so each microsecond of gateway, router, scheduler and client is one
+that the worker does not compute in. The mock worker computes nothing for `--mock-step-ms`: what the
+others need is then seen alone. The demo model runs through REST and offline, one after the other.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import cyclopts
+import psutil
+
+from .light_client import stream_all
+
+RESULTS = Path(__file__).parent / "results" / "serving_path.json"
+
+_ROLES = ("gateway", "router", "scheduler", "worker")
+_MODEL = "demo"
+# Of all vocabularies, and no special tokens.
+_TOKEN_IDS = range(100, 30_000)
+_START_TIMEOUT_S = 120
+_STOP_TIMEOUT_S = 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    num_streams: int
+    input_len: int
+    output_len: int
+
+    def prompts(self, seed: int) -> list[list[int]]:
+        """Return prompts that have no prefix in common."""
+        draw = random.Random(seed)
+        return [draw.choices(_TOKEN_IDS, k=self.input_len) for _ in range(self.num_streams)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Served:
+    """One round through REST."""
+
+    output_tokens_per_second: float
+    tokens_per_event: float
+    cpu_us_per_token: Mapping[str, float]
+    """By process; of the whole machine's cores together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A running `octavo serve`."""
+
+    port: int
+    roles: Mapping[str, psutil.Process]
+
+    def cpu_s(self) -> dict[str, float]:
+        """Return the CPU seconds that each process, and this one as the client, has used."""
+        times = {role: process.cpu_times() for role, process in self.roles.items()}
+        used = {role: each.user + each.system for role, each in times.items()}
+        return used | {"client": time.process_time()}
+
+
+def main(
+    *,
+    num_streams: int = 64,
+    input_len: int = 128,
+    output_len: int = 128,
+    mock_step_ms: float = 20.0,
+    rounds: int = 3,
+    mock_only: bool = False,
+    output_json: Path | None = None,
+) -> None:
+    """Measure the mock worker, and the demo model in bfloat16, served and offline.
+
+    Args:
+        num_streams: requests, all sent at once.
+        input_len: tokens of each prompt.
+        output_len: tokens of each output.
+        mock_step_ms: time of a step of the mock worker.
+        rounds: measurements of each; the one with the median throughput counts.
+        mock_only: leave the demo model out.
+        output_json: file for the result; unset: serving_path.json among the results.
+    """
+    workload = Workload(num_streams=num_streams, input_len=input_len, output_len=output_len)
+    mock = {"OCTAVO_MOCK_STEP_S": str(mock_step_ms / 1000)}
+    measured = {"mock": serve(workload, rounds, ("--mock",), mock)}
+    show(f"mock, {mock_step_ms:g} ms a step", measured["mock"])
+    if mock_only:
+        return
+    offline = median([generate_offline(workload) for _ in range(rounds)])
+    measured["bfloat16"] = serve(workload, rounds, ("--dtype", "bfloat16"), {})
+    show(f"{_MODEL}, bfloat16", measured["bfloat16"])
+    ratio = measured["bfloat16"].output_tokens_per_second / offline
+    print(f"offline {offline:.1f} output tok/s; served is {ratio:.0%} of it")
+    result = {
+        "workload": asdict(workload),
+        "cores": os.cpu_count(),
+        "mock_step_ms": mock_step_ms,
+        "served": {name: asdict(each) for name, each in measured.items()},
+        "offline_output_tokens_per_second": offline,
+        "served_to_offline": round(ratio, 3),
+    }
+    (output_json or RESULTS).write_text(json.dumps(result, indent=2) + "\n")
+
+
+def serve(
+    workload: Workload, rounds: int, flags: Sequence[str], environment: Mapping[str, str]
+) -> Served:
+    """Run the workload once to warm up, then `rounds` times; return the median round."""
+    with running_server((*flags, "--max-num-seqs", str(workload.num_streams)), environment) as it:
+        results = [measure(it, workload, seed) for seed in range(rounds + 1)][1:]
+    results.sort(key=lambda served: served.output_tokens_per_second)
+    return results[len(results) // 2]
+
+
+def measure(server: Server, workload: Workload, seed: int) -> Served:
+    prompts = workload.prompts(seed)
+    cpu_before, started_s = server.cpu_s(), time.perf_counter()
+    streamed = asyncio.run(stream_all(server.port, _MODEL, prompts, workload.output_len))
+    duration_s, cpu_after = time.perf_counter() - started_s, server.cpu_s()
+    num_tokens = streamed.num_output_tokens
+    return Served(
+        output_tokens_per_second=round(num_tokens / duration_s, 1),
+        tokens_per_event=round(num_tokens / streamed.num_events, 3),
+        cpu_us_per_token={
+            role: round(1e6 * (cpu_after[role] - cpu_before[role]) / num_tokens, 1)
+            for role in cpu_after
+        },
+    )
+
+
+@contextlib.contextmanager
+def running_server(flags: Sequence[str], environment: Mapping[str, str]) -> Iterator[Server]:
+    """Run `octavo serve`: ready when entered, ended when left."""
+    port, grpc_port = free_port(), free_port()
+    command = [sys.executable, "-m", "octavo.cli", "serve", _MODEL, "--port", str(port)]
+    command += ["--grpc-port", str(grpc_port), *flags]
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, env={**os.environ, **environment, "PYTHONSAFEPATH": "1"}
+    ) as process:
+        try:
+            wait_until_ready(process, port)
+            yield Server(port, find_roles(process.pid))
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(_STOP_TIMEOUT_S)
+
+
+def find_roles(pid: int) -> dict[str, psutil.Process]:
+    """Return the processes of a cluster by what they are."""
+    roles = {}
+    for process in psutil.Process(pid).children():
+        for role in _ROLES:
+            if role in process.cmdline():
+                roles[role] = process
+    return roles
+
+
+def wait_until_ready(process: "subprocess.Popen[bytes]", port: int) -> None:
+    deadline_s = time.monotonic() + _START_TIMEOUT_S
+    while time.monotonic() < deadline_s:
+        if process.poll() is not None:
+            sys.exit("octavo serve ended during its start; its log above says why")
+        with contextlib.suppress(urllib.error.URLError, ConnectionError):
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/ready").close()
+            return
+        time.sleep(0.1)
+    sys.exit(f"octavo serve was not ready within {_START_TIMEOUT_S} s")
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def generate_offline(workload: Workload) -> float:
+    """Return the output tokens per second of LLM, in a process of its own."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "offline.json"
+        command = [sys.executable, "-m", "octavo.cli", "bench", "throughput", "--model", _MODEL]
+        command += ["--dtype", "bfloat16", "--num-prompts", str(workload.num_streams)]
+        command += ["--input-len", str(workload.input_len)]
+        command += ["--output-len", str(workload.output_len), "--output-json", str(path)]
+        subprocess.run(command, check=True, capture_output=True)
+        return float(json.loads(path.read_text())["output_tokens_per_second"])
+
+
+def median(values: Sequence[float]) -> float:
+    return sorted(values)[len(values) // 2]
+
+
+def show(title: str, served: Served) -> None:
+    print(f"{title}: {served.output_tokens_per_second:.1f} output tok/s, ", end="")
+    print(f"{served.tokens_per_event:.2f} tokens an event")
+    for role, cpu_us in served.cpu_us_per_token.items():
+        print(f"  {role:<10}{cpu_us:8.1f} us of CPU a token")
+    path_us = sum(us for role, us in served.cpu_us_per_token.items() if role != "worker")
+    print(f"  {'all but the worker':<19}{path_us:.1f}")
+
+
+if __name__ == "__main__":
+    cyclopts.run(main)

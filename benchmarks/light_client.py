@@ -1,0 +1,96 @@
+"""A client that costs next to nothing: it counts what a server streams, and parses none of it.
+
+On a machine that client and server share, the client's own work would be measured as the server's.
+"""
+
+import asyncio
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+_EVENT = b"data: "
+_NUM_OUTPUT_TOKENS = re.compile(rb'"completion_tokens":(\d+)')
+_TAIL_BYTES = 1024
+"""The last events of a stream, the usage among them, are shorter."""
+
+
+class StreamFailed(Exception):
+    """A stream ended otherwise than it should; the text is what the server said last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """What the streams of one call were sent, all together."""
+
+    num_output_tokens: int
+    num_events: int
+
+
+async def stream_all(
+    port: int, model: str, prompts: Sequence[Sequence[int]], output_len: int
+) -> Streamed:
+    """Post each prompt to /v1/completions of the server on `port`, all at once.
+
+    Raises:
+        StreamFailed: a stream had another number of tokens than `output_len`.
+    """
+    requests = [_request(port, model, prompt, output_len) for prompt in prompts]
+    streams = await asyncio.gather(*(_stream(port, request) for request in requests))
+    for stream in streams:
+        if stream.num_output_tokens != output_len:
+            raise StreamFailed(stream.tail.decode(errors="replace"))
+    return Streamed(len(prompts) * output_len, sum(stream.num_events for stream in streams))
+
+
+class _Stream(asyncio.Protocol):
+    """One request and its answer, on a connection of its own."""
+
+    def __init__(self, request: bytes) -> None:
+        self.num_events = 0
+        self.tail = b""
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._request = request
+
+    @property
+    def num_output_tokens(self) -> int:
+        """Tokens of the output, as the server counts them; 0 if it did not say."""
+        found = _NUM_OUTPUT_TOKENS.findall(self.tail)
+        return int(found[-1]) if found else 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.WriteTransport)
+        transport.write(self._request)
+
+    def data_received(self, data: bytes) -> None:
+        self.num_events += data.count(_EVENT)
+        self.tail = (self.tail + data)[-_TAIL_BYTES:]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.ended.set_result(None)
+
+
+async def _stream(port: int, request: bytes) -> _Stream:
+    loop = asyncio.get_running_loop()
+    _, stream = await loop.create_connection(lambda: _Stream(request), "127.0.0.1", port)
+    await stream.ended
+    return stream
+
+
+def _request(port: int, model: str, prompt: Sequence[int], output_len: int) -> bytes:
+    body = json.dumps(
+        {
+            "model": model,
+            "prompt": list(prompt),
+            "max_tokens": output_len,
+            "ignore_eos": True,
+            "temperature": 0,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+    ).encode()
+    head = (
+        f"POST /v1/completions HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nconnection: close\r\n"
+        f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
