@@ -10,7 +10,8 @@ from octavo.v1 import common_pb2
 from octavo.v1.common_pb2 import FinishReason
 from octavo.v1.inference_pb2 import Delta, Finished, PromptLogprobsEvent
 
-from .openai_types import GenerationBody, PromptTokensDetails, Usage
+from .openai_answers import PromptTokensDetails, Usage
+from .openai_types import GenerationBody
 from .router_client import RouterStream, run_together
 from .router_requests import num_outputs
 

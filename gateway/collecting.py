@@ -11,16 +11,16 @@ from octavo.v1.inference_pb2 import Delta, Finished, PromptLogprobsEvent, TokenT
 
 from .answer import AnswerStyle, UsageTotal, finish_reason, new_identity, stop_reason
 from .logprobs import CompletionLogprobsWriter, chat_logprobs, prompt_logprobs
-from .openai_types import (
+from .openai_answers import (
     ChatAnswer,
     ChatChoice,
     ChatMessage,
     CompletionAnswer,
     CompletionChoice,
     CompletionLogprobs,
-    GenerationBody,
     PromptLogprobs,
 )
+from .openai_types import GenerationBody
 from .router_client import RouterStream
 from .router_requests import num_outputs
 

@@ -19,6 +19,8 @@ from starlette.responses import Response
 
 from octavo.errors import InternalError, RequestError
 
+from .openai_answers import ErrorBody, ErrorDetail
+
 log = structlog.get_logger()
 
 CLIENT_CLOSED_REQUEST = 499
@@ -59,17 +61,6 @@ _BY_HTTP_STATUS = {
     431: Kind(431, "invalid_request_error", "headers_too_large"),
 }
 _BAD_REQUEST = Kind(400, "invalid_request_error", "bad_request")
-
-
-class ErrorDetail(msgspec.Struct):
-    message: str
-    type: str
-    param: str | None
-    code: str
-
-
-class ErrorBody(msgspec.Struct):
-    error: ErrorDetail
 
 
 def error_body(error: RequestError) -> bytes:

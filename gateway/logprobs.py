@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from octavo.v1 import common_pb2
 from octavo.v1.inference_pb2 import TokenText
 
-from .openai_types import (
+from .openai_answers import (
     ChatLogprob,
     ChatLogprobs,
     CompletionLogprobs,

@@ -27,7 +27,8 @@ from .key_guard import KeyGuard
 from .limits import read_body
 from .metrics import GatewayMetrics
 from .not_offered import with_not_offered
-from .openai_types import ChatBody, CompletionBody, GenerationBody, ModelCard, ModelList
+from .openai_answers import ModelCard, ModelList
+from .openai_types import ChatBody, CompletionBody, GenerationBody
 from .router_client import RouterClient, RouterStream
 from .router_requests import chat_requests, completion_requests
 from .streaming import StreamedAnswer

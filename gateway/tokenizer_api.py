@@ -9,7 +9,8 @@ from octavo.v1.tokenizer_pb2 import Conversation, DetokenizeRequest, TokenizeReq
 
 from .json_body import decode_json
 from .limits import read_body
-from .openai_types import DetokenizeBody, Detokenized, TokenizeBody, Tokenized
+from .openai_answers import Detokenized, Tokenized
+from .openai_types import DetokenizeBody, TokenizeBody
 from .router_client import RouterClient
 from .router_requests import chat_message
 
