@@ -4,32 +4,20 @@ import asyncio
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from wsgiref.simple_server import WSGIServer
 
 import structlog
-from prometheus_client import (
-    CollectorRegistry,
-    Histogram,
-    disable_created_metrics,
-    start_http_server,
-)
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from octavo.startup import StartupError
+from octavo.histogram import Histogram
 from octavo.v1 import common_pb2, scheduling_pb2, step_pb2
 
 from .scheduler import Scheduler
 
-# Half as many samples again, which no dashboard reads.
-disable_created_metrics()  # type: ignore[no-untyped-call]
-
 _STATUS_PERIOD_S = 10.0
-_LOOPBACK = "127.0.0.1"
 _STEP_BUCKETS_S = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 1, 5)
-
 _REQUEST_BUCKETS_S = (1e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
-_WORKER_PARTS = ("receive", "stage", "copy", "forward", "sample")
 
 _COUNTERS = {
     "num_requests": ("requests", "Requests accepted."),
@@ -45,49 +33,49 @@ _COUNTERS = {
 
 
 class StepTimes:
-    """Where the time goes: of steps, here and in the worker, and of `requests`."""
+    """Where the time of steps goes, and of `requests`."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        histogram = Histogram(
+        parts = Histogram(
             "octavo_scheduler_step_seconds",
-            "Time of each part of a step: schedule, send, deliver, wait (for the result), update.",
+            "Time of each part of a step: schedule, encode (the plan), send, deliver (outputs to"
+            " the routers), wait (for the result), execute (in the worker, beside the others),"
+            " decode (the result), update.",
             ("part",),
-            registry=registry,
             buckets=_STEP_BUCKETS_S,
-        )
-        self.schedule = histogram.labels("schedule")
-        self.send = histogram.labels("send")
-        self.deliver = histogram.labels("deliver")
-        self.wait = histogram.labels("wait")
-        self.update = histogram.labels("update")
-        worker = Histogram(
-            "octavo_scheduler_worker_step_seconds",
-            f"Time of each part of a step in the worker: {', '.join(_WORKER_PARTS)}.",
-            ("part",),
             registry=registry,
-            buckets=_STEP_BUCKETS_S,
         )
+        self.schedule = parts.labels("schedule")
+        self.encode = parts.labels("encode")
+        self.send = parts.labels("send")
+        self.deliver = parts.labels("deliver")
+        self.wait = parts.labels("wait")
+        self.decode = parts.labels("decode")
+        self.update = parts.labels("update")
+        self._execute = parts.labels("execute")
         self.requests = RequestTimes(registry)
-        self._worker = [(f"{part}_ns", worker.labels(part)) for part in _WORKER_PARTS]
 
     def observe_worker(self, timings: step_pb2.StepTimings) -> None:
         """Take what a result says of its step."""
-        for field, part in self._worker:
-            part.observe(getattr(timings, field) / 1e9)
+        total_ns = timings.stage_ns + timings.copy_ns + timings.forward_ns + timings.sample_ns
+        self._execute.observe(total_ns / 1e9)
 
 
 class RequestTimes:
     """Where the time of a request goes, observed when its last output ends."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._histogram = Histogram(
+        parts = Histogram(
             "octavo_scheduler_request_seconds",
             "Time of each part of a request: queue (until it is first computed),"
             " prefill (until its first token), decode (until its last).",
             ("part",),
-            registry=registry,
             buckets=_REQUEST_BUCKETS_S,
+            registry=registry,
         )
+        self._queue = parts.labels("queue")
+        self._prefill = parts.labels("prefill")
+        self._decode = parts.labels("decode")
 
     def observe(self, outputs: Iterable[scheduling_pb2.StepOutputs]) -> None:
         """Take the requests that have ended; one without a token spent its time in the queue."""
@@ -97,12 +85,12 @@ class RequestTimes:
                     self._observe(finished.usage)
 
     def _observe(self, usage: common_pb2.Usage) -> None:
-        self._histogram.labels("queue").observe(usage.queue_ns / 1e9)
+        self._queue.observe(usage.queue_ns / 1e9)
         if usage.first_token_ns:
             prefill_ns = usage.first_token_ns - usage.queue_ns
-            self._histogram.labels("prefill").observe(prefill_ns / 1e9)
+            self._prefill.observe(prefill_ns / 1e9)
             decode_ns = usage.total_ns - usage.first_token_ns
-            self._histogram.labels("decode").observe(decode_ns / 1e9)
+            self._decode.observe(decode_ns / 1e9)
 
 
 class SchedulerCollector(Collector):
@@ -143,17 +131,6 @@ def _vllm_gauges(load: scheduling_pb2.Load) -> Iterator[Metric]:
         ("kv_cache_usage_perc", "Share of the KV blocks that outputs hold, 0 to 1.", used_share),
     ):
         yield GaugeMetricFamily(f"vllm:{name}", text, value=value)
-
-
-def serve_metrics(registry: CollectorRegistry, port: int) -> WSGIServer:
-    """Serve the registry over HTTP on the loopback interface, from a thread."""
-    try:
-        server, _ = start_http_server(port, addr=_LOOPBACK, registry=registry)
-    except OSError as error:
-        raise StartupError(
-            f"--metrics-port {port}: {error.strerror}; choose another port, or 0 for none"
-        ) from error
-    return server
 
 
 @dataclass(frozen=True, slots=True)

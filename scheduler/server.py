@@ -10,15 +10,15 @@ from typing import Annotated, Any
 
 import cyclopts
 import structlog
-from prometheus_client import CollectorRegistry
 
 from octavo.grpc_server import Health, grpc_server
+from octavo.metrics_server import process_registry, serve_metrics
 from octavo.run import stop_requested
 from octavo.startup import StartupError, StartupReport, run_service
 from octavo.v1 import scheduling_pb2, scheduling_pb2_grpc, step_pb2
 
 from .config import GroupConfig, SchedulerConfig
-from .metrics import SchedulerCollector, StepTimes, log_status, serve_metrics
+from .metrics import SchedulerCollector, StepTimes, log_status
 from .scheduler import Scheduler
 from .service import SERVICE_NAME, Engine, SchedulingServicer
 from .sessions import RouterSessions
@@ -36,19 +36,19 @@ def main(settings: Annotated[SchedulerSettings, cyclopts.Parameter(name="*")]) -
 
 
 async def serve(settings: SchedulerSettings, report: StartupReport) -> None:
-    servicer = SchedulingServicer()
-    with contextlib.closing(WorkerClient(settings.worker_endpoint)) as workers:
+    servicer, registry = SchedulingServicer(), process_registry()
+    times = StepTimes(registry)
+    with contextlib.closing(WorkerClient(settings.worker_endpoint, times)) as workers:
         async with _listening(settings.listen, servicer) as health:
             report.stage(f"listening on {settings.listen}")
             # Until the workers are ready there is nothing to drain: SIGTERM ends us at once.
             ready = await workers.ready()
             report.stage(f"worker joined: {ready.device}")
             config = scheduler_config(settings, ready, workers.epoch)
-            scheduler, sessions, registry = Scheduler(config), RouterSessions(), CollectorRegistry()
+            scheduler, sessions = Scheduler(config), RouterSessions()
             registry.register(
                 SchedulerCollector(scheduler, has_vllm_names=settings.vllm_metric_names)
             )
-            times = StepTimes(registry)
             if settings.metrics_port:
                 serve_metrics(registry, settings.metrics_port)
             step_loop = StepLoop(

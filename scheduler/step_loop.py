@@ -126,8 +126,7 @@ class StepLoop:
 
     def _execute(self, plan: step_pb2.StepPlan) -> None:
         failpoint("scheduler.before_send_plan")
-        with self._times.send.time():
-            self._workers.send(plan)
+        self._workers.send(plan)
 
     async def _update(self) -> None:
         """Wait for the next result and apply it."""

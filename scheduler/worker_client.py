@@ -9,6 +9,7 @@ worker ── WorkerReady, until answered ──►     checked against the grou
 import asyncio
 import os
 import stat
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from octavo.startup import StartupError
 from octavo.v1 import step_pb2
 
 from .handshake import refusal
+from .metrics import StepTimes
 
 _MAX_FRAMES_PER_TURN = 64
 
@@ -46,7 +48,7 @@ class WorkerClient:
     Belongs to the event loop; the socket is read when it is readable, and never waited for.
     """
 
-    def __init__(self, endpoint: str) -> None:
+    def __init__(self, endpoint: str, times: StepTimes) -> None:
         """Bind; raises StartupError where that cannot be done, or would not be private."""
         _check_address(endpoint)
         self._context = zmq.Context()
@@ -58,6 +60,7 @@ class WorkerClient:
         except zmq.ZMQError as error:
             self._context.destroy()
             raise StartupError(f"--worker-endpoint {endpoint}: {error.strerror}") from error
+        self._times = times
         self.epoch = 0
         self.broken = BrokenFrames()
         self.num_stale_frames = 0
@@ -90,9 +93,11 @@ class WorkerClient:
         """Send a plan to all workers; raises WorkersLost."""
         if self._lost is not None:
             raise self._lost
-        frame = step_pb2.SchedulerFrame(plan=plan).SerializeToString()
-        for worker in list(self._workers.values()):
-            self._send(worker, frame)
+        with self._times.encode.time():
+            frame = step_pb2.SchedulerFrame(plan=plan).SerializeToString()
+        with self._times.send.time():
+            for worker in list(self._workers.values()):
+                self._send(worker, frame)
         if self._lost is not None:
             raise self._lost
         self._receive_later()
@@ -129,6 +134,7 @@ class WorkerClient:
 
     def _receive(self, identity: bytes, parts: list[bytes]) -> None:
         frame = step_pb2.WorkerFrame()
+        started_s = time.perf_counter()
         try:
             (body,) = parts
             frame.ParseFromString(body)
@@ -136,6 +142,8 @@ class WorkerClient:
             self.broken.add(identity, str(error))
             return
         kind = frame.WhichOneof("message")
+        if kind == "result":
+            self._times.decode.observe(time.perf_counter() - started_s)
         if kind == "ready":
             self._receive_ready(identity, frame.ready)
             return

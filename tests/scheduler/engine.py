@@ -141,7 +141,8 @@ async def running_engine(
 ) -> AsyncIterator[tuple[TestEngine, SocketWorker]]:
     """Run the loop with a worker that has joined, and executes nothing by itself."""
     endpoint = f"ipc://{directory}/workers.sock"
-    with closing(WorkerClient(endpoint)) as workers:
+    times = StepTimes(CollectorRegistry())
+    with closing(WorkerClient(endpoint, times)) as workers:
         async with SocketWorker(endpoint) as worker, asyncio.timeout(2 * TIMEOUT_S):
             await worker.join()
             ready = await workers.ready()
@@ -151,13 +152,7 @@ async def running_engine(
             sessions = RouterSessions(max_queued_bytes)
             hello = scheduling_pb2.Hello(router_id=ROUTER_ID, incarnation=1)
             session, streams = sessions.attach(hello), Streams()
-            loop = StepLoop(
-                scheduler,
-                workers,
-                sessions,
-                StepTimes(CollectorRegistry()),
-                overlapped=overlapped,
-            )
+            loop = StepLoop(scheduler, workers, sessions, times, overlapped=overlapped)
             tasks = [
                 asyncio.create_task(loop.run()),
                 asyncio.create_task(session.send_all(streams.receive)),

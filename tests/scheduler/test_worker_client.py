@@ -9,13 +9,17 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
 
 from octavo.frames import LOST_AFTER_BEATS
 from octavo.scheduler import worker_client
+from octavo.scheduler.metrics import StepTimes
 from octavo.scheduler.worker_client import WorkerClient, WorkersLost
 from octavo.startup import StartupError
 from octavo.v1 import step_pb2
 from tests.scheduler.socket_worker import TIMEOUT_S, SocketWorker
+
+TIMES = StepTimes(CollectorRegistry())
 
 
 @pytest.fixture
@@ -25,7 +29,7 @@ def endpoint(tmp_path: Path) -> str:
 
 @pytest.fixture
 async def workers(endpoint: str) -> AsyncIterator[WorkerClient]:
-    with closing(WorkerClient(endpoint)) as client:
+    with closing(WorkerClient(endpoint, TIMES)) as client:
         async with asyncio.timeout(TIMEOUT_S):
             yield client
 
@@ -265,7 +269,7 @@ async def test_garbage_from_anyone_disturbs_nothing(
     from_stranger: list[list[bytes]],
 ) -> None:
     endpoint = f"ipc://{tmp_path_factory.mktemp('s')}/w.sock"
-    with closing(WorkerClient(endpoint)) as workers:
+    with closing(WorkerClient(endpoint, TIMES)) as workers:
         async with joined(workers, endpoint) as worker, SocketWorker(endpoint) as stranger:
             workers.send(plan(1))
             for parts in from_stranger:
@@ -279,27 +283,40 @@ async def test_garbage_from_anyone_disturbs_nothing(
 async def test_others_must_not_be_able_to_reach_the_socket(tmp_path: Path) -> None:
     os.chmod(tmp_path, 0o755)
     with pytest.raises(StartupError, match="others can enter .* run `chmod 700"):
-        WorkerClient(f"ipc://{tmp_path}/workers.sock")
+        WorkerClient(f"ipc://{tmp_path}/workers.sock", TIMES)
 
 
 async def test_the_sockets_directory_is_made_private(tmp_path: Path) -> None:
-    with closing(WorkerClient(f"ipc://{tmp_path}/new/workers.sock")):
+    with closing(WorkerClient(f"ipc://{tmp_path}/new/workers.sock", TIMES)):
         assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
 
 
 async def test_only_private_transports_are_offered() -> None:
     with pytest.raises(StartupError, match="only ipc:///path is offered"):
-        WorkerClient("tcp://127.0.0.1:5555")
+        WorkerClient("tcp://127.0.0.1:5555", TIMES)
 
 
 async def test_an_address_that_is_taken_is_told(tmp_path: Path) -> None:
     (tmp_path / "workers.sock").mkdir()
     with pytest.raises(StartupError, match="--worker-endpoint .*workers.sock: "):
-        WorkerClient(f"ipc://{tmp_path}/workers.sock")
+        WorkerClient(f"ipc://{tmp_path}/workers.sock", TIMES)
 
 
 async def test_a_path_that_is_too_long_is_told(tmp_path: Path) -> None:
     with pytest.raises(
         StartupError, match="--worker-endpoint .*: the path is longer than 107 bytes"
     ):
-        WorkerClient(f"ipc://{tmp_path}/{'x' * 120}.sock")
+        WorkerClient(f"ipc://{tmp_path}/{'x' * 120}.sock", TIMES)
+
+
+async def test_encoding_sending_and_decoding_are_timed_once_a_step(endpoint: str) -> None:
+    registry = CollectorRegistry()
+    with closing(WorkerClient(endpoint, StepTimes(registry))) as workers:
+        async with asyncio.timeout(TIMEOUT_S), joined(workers, endpoint) as worker:
+            for step_id in (1, 2):
+                workers.send(plan(step_id))
+                await worker.execute(await worker.next_plan())
+                await workers.result()
+    for part in ("encode", "send", "decode"):
+        count = registry.get_sample_value("octavo_scheduler_step_seconds_count", {"part": part})
+        assert count == 2, part

@@ -1,0 +1,37 @@
+"""octavo.metrics_server: what Prometheus scrapes."""
+
+import os
+import socket
+from urllib.request import urlopen
+
+import psutil
+import pytest
+from prometheus_client import CollectorRegistry, Counter
+
+from octavo.metrics_server import process_registry, serve_metrics
+from octavo.startup import StartupError
+from tests.end_to_end.cluster import free_port
+
+
+def test_a_scrape_shows_the_registry() -> None:
+    registry = CollectorRegistry()
+    Counter("octavo_pages", "Pages folded.", registry=registry).inc(16)
+    port = free_port()
+    with serve_metrics(registry, port) as server:
+        with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+        server.shutdown()
+    assert "octavo_pages_total 16.0" in lines
+    assert not any("_created" in line for line in lines)
+
+
+def test_a_port_that_is_taken_is_told() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(StartupError, match=f"--metrics-port {port}: .*; choose another port"):
+            serve_metrics(CollectorRegistry(), port)
+
+
+def test_every_process_tells_its_memory() -> None:
+    shown = process_registry().get_sample_value("process_resident_memory_bytes")
+    assert shown == pytest.approx(psutil.Process(os.getpid()).memory_info().rss, rel=0.2)
