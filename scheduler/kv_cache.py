@@ -73,6 +73,7 @@ class KVCacheManager:
         for group, prefix in zip(self.groups, prefixes, strict=True):
             for block in prefix:
                 group.pool.hold(block)
+                group.cache.touch(block)
                 if block.pending_step:
                     step.readers.append((block, sequence))
             sequence.block_tables.append(prefix + group.take(num_blocks - num_hits))

@@ -7,16 +7,23 @@ middle was evicted before those after it.
 """
 
 from collections.abc import Iterable
+from itertools import islice
 
 from octavo.block_hash import BlockHash
 
 from .block_pool import Block
+
+SHORT_HASH_BYTES = 4
+"""Enough for a guess at where a prefix is: about one block in a million is taken for another."""
+
+MAX_DIGEST_BLOCKS = 4096
 
 
 class PrefixCache:
     """Only full blocks are in it; a hash names at most one block."""
 
     def __init__(self) -> None:
+        # The block used last is the last one.
         self._blocks: dict[BlockHash, Block] = {}
 
     def __len__(self) -> int:
@@ -46,6 +53,16 @@ class PrefixCache:
         block.block_hash = block_hash
         block.pending_step = pending_step
         return True
+
+    def touch(self, block: Block) -> None:
+        """Count a cached block as used just now."""
+        if block.block_hash is not None:
+            self._blocks[block.block_hash] = self._blocks.pop(block.block_hash)
+
+    def digest(self) -> bytes:
+        """Return short hashes of the blocks used last, the latest first."""
+        latest = islice(reversed(self._blocks), MAX_DIGEST_BLOCKS)
+        return b"".join([block_hash[:SHORT_HASH_BYTES] for block_hash in latest])
 
     def forget(self, block: Block) -> None:
         """Un-hash a block that is handed out anew, or whose content cannot be trusted."""

@@ -175,6 +175,10 @@ class Scheduler:
             num_blocks=len(pool.blocks),
         )
 
+    def cached_prefixes(self) -> bytes:
+        """Return what routers are told of the prefix cache; every group caches the same blocks."""
+        return self._state.kv_cache.groups[0].cache.digest()
+
     def check_invariants(self) -> None:
         """Raise AssertionError, with a sentence, if the state contradicts itself."""
         check_state(self._state)

@@ -17,13 +17,13 @@ from octavo.failpoints import failpoint
 from octavo.v1 import scheduling_pb2, step_pb2
 
 from .inbox import Inbox
+from .load_reports import LoadReports
 from .metrics import StepTimes
 from .results import BadResult
 from .scheduler import MAX_STEPS_IN_FLIGHT, Scheduler
 from .sessions import RouterSessions
 from .worker_client import WorkerClient, WorkersLost
 
-_LOAD_PERIOD_S = 0.1
 _RETRY_AFTER_S = 1.0
 
 
@@ -46,15 +46,13 @@ class StepLoop:
         self._overlapped = overlapped
         self._inbox = Inbox(scheduler)
         self._wake = asyncio.Event()
-        self._is_draining = False
+        self._reports = LoadReports(scheduler, sessions)
         self._drained = asyncio.Event()
-        self._load_handle: asyncio.TimerHandle | None = None
-        self._last_load = scheduling_pb2.Load()
         self._log = structlog.get_logger()
 
     async def submit(self, request: scheduling_pb2.SubmitRequest) -> None:
         """Take a request in; raises RequestError."""
-        if self._is_draining:
+        if self._reports.is_draining:
             raise Unavailable("the scheduler is shutting down", retry_after_s=_RETRY_AFTER_S)
         self._wake.set()
         await self._inbox.submit(request, time.monotonic_ns())
@@ -77,13 +75,12 @@ class StepLoop:
         self._wake.set()
 
     def load(self) -> scheduling_pb2.Load:
-        load = self._scheduler.load()
-        load.is_draining = self._is_draining
-        return load
+        """Return all that a router is to know of the load."""
+        return self._reports.current()
 
     async def drain(self) -> None:
         """Refuse new requests from now on; return when all others have finished."""
-        self._is_draining = True
+        self._reports.begin_drain()
         self._wake.set()
         await self._drained.wait()
 
@@ -145,22 +142,14 @@ class StepLoop:
         self._inbox.begin_turn(time.monotonic_ns())
 
     def _deliver(self) -> None:
-        """Hand the routers what happened, and the load within a tenth of a second."""
+        """Hand the routers what happened, and soon what it means for the load."""
         with self._times.deliver.time():
             outputs = self._scheduler.take_outputs()
             self._sessions.deliver(outputs)
         self._times.requests.observe(outputs.values())
-        if self._is_draining and self._scheduler.is_idle and not self._inbox.has_waiting:
+        if self._reports.is_draining and self._scheduler.is_idle and not self._inbox.has_waiting:
             self._drained.set()
-        if self._load_handle is None:
-            loop = asyncio.get_running_loop()
-            self._load_handle = loop.call_later(_LOAD_PERIOD_S, self._send_load)
-
-    def _send_load(self) -> None:
-        self._load_handle = None
-        if (load := self.load()) != self._last_load:
-            self._last_load = load
-            self._sessions.broadcast(load)
+        self._reports.notice()
 
     async def _sleep(self) -> None:
         """Wait for something to happen or the next deadline to pass."""

@@ -2,7 +2,7 @@
 
 from octavo.block_hash import BlockHash
 from octavo.scheduler.block_pool import Block
-from octavo.scheduler.prefix_cache import PrefixCache
+from octavo.scheduler.prefix_cache import MAX_DIGEST_BLOCKS, PrefixCache
 
 CHAIN = [BlockHash(bytes([i])) for i in range(4)]
 
@@ -39,3 +39,25 @@ def test_forgotten_block_can_be_registered_again() -> None:
     cache.forget(block)
     assert (block.block_hash, block.pending_step, len(cache)) == (None, 0, 0)
     assert cache.add(block, CHAIN[3], 0)
+
+
+def test_the_digest_begins_with_the_block_used_last() -> None:
+    cache, blocks = PrefixCache(), [Block(i) for i in range(3)]
+    for block, name in zip(blocks, (b"aaaa", b"bbbb", b"cccc"), strict=True):
+        cache.add(block, BlockHash(name + b"the rest"), 0)
+    assert cache.digest() == b"ccccbbbbaaaa"
+    cache.touch(blocks[0])
+    assert cache.digest() == b"aaaaccccbbbb"
+    cache.forget(blocks[2])
+    cache.touch(blocks[2])
+    assert cache.digest() == b"aaaabbbb"
+
+
+def test_the_digest_leaves_out_what_was_not_used_for_longest() -> None:
+    cache = PrefixCache()
+    for number in range(MAX_DIGEST_BLOCKS + 1):
+        cache.add(Block(number), BlockHash(number.to_bytes(16, "big")[::-1]), 0)
+    digest = cache.digest()
+    assert len(digest) == 4 * MAX_DIGEST_BLOCKS
+    assert digest.startswith(MAX_DIGEST_BLOCKS.to_bytes(4, "little"))
+    assert digest.endswith((1).to_bytes(4, "little"))

@@ -2,6 +2,7 @@
 
 import pytest
 
+from octavo.block_hash import extend_chain, root_hash
 from octavo.scheduler.config import GroupConfig
 from octavo.v1 import common_pb2, scheduling_pb2
 from tests.scheduler.driver import ROUTER, Driver, config
@@ -200,6 +201,18 @@ def test_load_says_how_full_it_is() -> None:
     assert driver.scheduler.load() == scheduling_pb2.Load(
         num_waiting=1, num_running=1, num_free_blocks=32 - 3, num_blocks=32
     )
+
+
+def test_cached_prefixes_are_those_of_the_request_that_ran_last() -> None:
+    driver = Driver(config())
+    for prompt in (PROMPT, PROMPT[::-1], PROMPT):
+        driver.submit(prompt, max_tokens=1)
+        driver.run_to_end()
+    root = root_hash(b"model", "")
+    first, second = extend_chain(root, PROMPT, 4)
+    assert driver.scheduler.cached_prefixes()[:8] == second[:4] + first[:4]
+    # Four blocks of two prompts.
+    assert len(driver.scheduler.cached_prefixes()) == 4 * 4
 
 
 def test_damaged_state_is_noticed() -> None:
