@@ -11,6 +11,7 @@ import cyclopts
 
 from octavo.api_keys import ApiKeys
 from octavo.grpc_server import Health, grpc_server
+from octavo.metrics_server import serve_metrics
 from octavo.ports import check_port_is_free, join_host_port
 from octavo.run import stop_requested
 from octavo.startup import StartupError, StartupReport, run_service
@@ -51,7 +52,7 @@ async def serve(settings: RouterSettings, report: StartupReport) -> None:
     check_port_is_free(settings.host, settings.grpc_port, "--grpc-port")
     address = join_host_port(settings.host, settings.grpc_port)
     if settings.metrics_port:
-        metrics.serve(settings.metrics_port)
+        serve_metrics(metrics.registry, settings.metrics_port)
     async with (
         _background(stop_requested()) as stop,
         _listening(

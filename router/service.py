@@ -45,6 +45,7 @@ class InferenceServicer(inference_pb2_grpc.InferenceServicer):
         self._stall_timeout_s = stall_timeout_s
 
     async def Generate(self, request: inference_pb2.GenerateRequest, context: Any) -> None:
+        arrived_s = time.monotonic()
         with self._open_requests.admitted():
             engine, model = self._catalog.find(request.options.model)
             options = validate_options(request.options, model.info, model.sampling_defaults)
@@ -54,15 +55,16 @@ class InferenceServicer(inference_pb2_grpc.InferenceServicer):
             else:
                 text = validate_prompt_text(request.text, model.info)
                 prompt = await model.encode_text(text, options)
-            await self._stream(engine, model, options, prompt, context)
+            await self._stream(engine, model, options, prompt, arrived_s, context)
 
     async def Chat(self, request: inference_pb2.ChatRequest, context: Any) -> None:
+        arrived_s = time.monotonic()
         with self._open_requests.admitted():
             engine, model = self._catalog.find(request.options.model)
             options = validate_options(request.options, model.info, model.sampling_defaults)
             conversation = validate_chat(request, model.info)
             prompt = await model.encode_conversation(conversation, options)
-            await self._stream(engine, model, options, prompt, context)
+            await self._stream(engine, model, options, prompt, arrived_s, context)
 
     async def Resume(self, request: inference_pb2.ResumeRequest, context: Any) -> None:
         raise Unsupported("resuming a stream is not offered yet; send the request again")
@@ -73,6 +75,7 @@ class InferenceServicer(inference_pb2_grpc.InferenceServicer):
         model: ServedModel,
         options: ValidOptions,
         prompt: EncodedPrompt,
+        arrived_s: float,
         context: Any,
     ) -> None:
         if options.request_id:
@@ -88,12 +91,12 @@ class InferenceServicer(inference_pb2_grpc.InferenceServicer):
             return_token_ids=options.return_token_ids,
         )
         client = _EventWriter(context, self._stall_timeout_s)
+        metrics = self._metrics.stream(model.name, arrived_s)
         async with engine.scheduler.submitted(submit, stream):
             await client.write(_started(model, options, prompt))
             async for event in stream.events():
                 await client.write(event)
-                if event.HasField("usage"):
-                    self._metrics.count_usage(event.usage)
+                metrics.observe(event, time.monotonic())
 
 
 class _EventWriter:
