@@ -17,6 +17,7 @@ import psutil
 
 START_TIMEOUT_S = 120
 STOP_TIMEOUT_S = 60
+IDLE_TIMEOUT_S = 30
 
 
 def free_port() -> int:
@@ -63,6 +64,13 @@ class Cluster:
                 labels = frozenset(re.findall(r'(\w+)="([^"]*)"', match[2] or ""))
                 samples[match[1], labels] = float(match[3])
         return samples
+
+    def wait_until_idle(self) -> None:
+        """Return when the scheduler has no request; fails if it still has one after a while."""
+        deadline = time.monotonic() + IDLE_TIMEOUT_S
+        while self.metric("octavo_scheduler_running") + self.metric("octavo_scheduler_waiting"):
+            assert time.monotonic() < deadline, "requests that nobody reads are still there"
+            time.sleep(0.02)
 
     def stop(self) -> int:
         """SIGTERM, and wait for the end; returns the exit status."""

@@ -30,18 +30,11 @@ def start_clients(cluster: Cluster, seed: int, seconds: float) -> "subprocess.Po
     )
 
 
-def wait_until_idle(cluster: Cluster) -> None:
-    deadline = time.monotonic() + 30
-    while cluster.metric("octavo_scheduler_running") + cluster.metric("octavo_scheduler_waiting"):
-        assert time.monotonic() < deadline, "requests of vanished clients are still there"
-        time.sleep(0.05)
-
-
 def test_vanished_clients_leave_nothing_behind(tmp_path: Path, demo_model: Path) -> None:
     with running_cluster(tmp_path / "serve.log", "demo") as cluster:
         children = cluster.children()
         outcomes = run_clients(cluster)
-        wait_until_idle(cluster)
+        cluster.wait_until_idle()
         assert cluster.metric("octavo_scheduler_free_blocks") == cluster.metric(
             "octavo_scheduler_blocks"
         )
