@@ -13,8 +13,8 @@ from octavo.errors import InvalidArgument
 from octavo.startup import StartupError
 
 from .model_text import TemplateSource
+from .prompt_validation import ValidConversation
 from .template_helper import LENGTH, MAX_MEMORY_BYTES
-from .validation import ValidConversation
 
 RENDER_TIMEOUT_S = 1.0
 _START_TIMEOUT_S = 10.0

@@ -12,13 +12,9 @@ from .calls import tenant
 from .chat_template import ChatTemplate
 from .generation_config import read_generation_config
 from .model_text import load_model_text
+from .prompt_validation import ValidConversation, check_fits_context, max_prompt_bytes
 from .tokenizer import Tokenizer
-from .validation import (
-    ValidConversation,
-    ValidOptions,
-    check_fits_context,
-    max_prompt_bytes,
-)
+from .validation import ValidOptions
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,15 +14,10 @@ from .metrics import RouterMetrics
 from .open_requests import OpenRequests
 from .output_stream import OutputStream, SlowReader
 from .output_text import OutputText
+from .prompt_validation import validate_chat, validate_prompt_text, validate_prompt_token_ids
 from .served_model import EncodedPrompt, ServedModel
 from .stop_strings import StopStringAutomaton, StopStringMatcher
-from .validation import (
-    ValidOptions,
-    validate_chat,
-    validate_options,
-    validate_prompt_text,
-    validate_prompt_token_ids,
-)
+from .validation import ValidOptions, validate_options
 
 STALL_TIMEOUT_S = 30.0
 

@@ -7,7 +7,7 @@ from octavo.v1 import tokenizer_pb2, tokenizer_pb2_grpc
 
 from .checks import check_token_ids
 from .engine import EngineCatalog
-from .validation import ValidConversation, check_text_bytes, validate_messages
+from .prompt_validation import ValidConversation, check_text_bytes, validate_messages
 
 
 class TokenizerServicer(tokenizer_pb2_grpc.TokenizerServicer):

@@ -1,10 +1,9 @@
-"""Checks what clients send: the wire's options become ValidOptions, or an error names the field."""
+"""Checks how clients want to be answered: the wire's options become ValidOptions, or an error."""
 
-import json
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from octavo.v1 import common_pb2, inference_pb2, scheduling_pb2
 
@@ -21,14 +20,6 @@ MAX_PROMPT_LOGPROBS = 5
 MAX_BAD_WORDS = 32
 MAX_BAD_WORD_BYTES = 64
 MAX_CACHE_SALT_BYTES = 64
-MAX_TOOLS = 128
-MAX_TOOLS_BYTES = 64 * 1024
-
-# No tokenizer needs more for what fits a context, by far; and more would only cost time.
-_MAX_PROMPT_BYTES_PER_TOKEN = 16
-_MAX_PROMPT_BYTES = 4 * 1024 * 1024
-
-_EMPTY_PROMPT = "the prompt is empty; send some text or some token ids"
 
 _NUM_SEEDS = 2**64
 _NO_DEFAULTS = common_pb2.SamplingParams()
@@ -60,16 +51,6 @@ class ValidOptions:
     priority: int
     request_id: str
     return_token_ids: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ValidConversation:
-    """A conversation as chat templates take it."""
-
-    messages: list[dict[str, str]]
-    tools: list[dict[str, Any]] | None = None
-    add_generation_prompt: bool = True
-    continue_final_message: bool = False
 
 
 def validate_options(
@@ -124,95 +105,6 @@ def validate_options(
         request_id=options.request_id,
         return_token_ids=options.return_token_ids,
     )
-
-
-def validate_chat(
-    request: inference_pb2.ChatRequest, model: scheduling_pb2.ModelInfo
-) -> ValidConversation:
-    """Return the conversation; raises InvalidArgument."""
-    messages = validate_messages(request.messages, model)
-    goes_on = request.continue_final_message
-    check(
-        not (goes_on and request.add_generation_prompt),
-        "continue_final_message",
-        "continue_final_message and add_generation_prompt exclude each other; send one of them",
-    )
-    check(
-        not goes_on or messages[-1]["content"].strip() != "",
-        "continue_final_message",
-        "continue_final_message needs some text in the last message to go on from",
-    )
-    check(
-        not request.options.echo,
-        "echo",
-        "echo repeats prompts, and a conversation is none; leave it out",
-    )
-    return ValidConversation(
-        messages=messages,
-        tools=_valid_tools(request.tools_json),
-        add_generation_prompt=(
-            request.add_generation_prompt
-            if request.HasField("add_generation_prompt")
-            else not goes_on
-        ),
-        continue_final_message=goes_on,
-    )
-
-
-def validate_messages(
-    messages: Sequence[inference_pb2.ChatMessage], model: scheduling_pb2.ModelInfo
-) -> list[dict[str, str]]:
-    """Return the messages as chat templates take them; raises InvalidArgument."""
-    check(len(messages) > 0, "messages", "messages is empty; send at least one message")
-    for index, message in enumerate(messages):
-        check(
-            message.role != "",
-            "messages",
-            f"messages[{index}] has no role; say who speaks: system, user or assistant",
-        )
-    num_bytes = sum(len(message.content.encode()) for message in messages)
-    check_text_bytes(num_bytes, "messages", model)
-    return [{"role": message.role, "content": message.content} for message in messages]
-
-
-def validate_prompt_text(text: str, model: scheduling_pb2.ModelInfo) -> str:
-    check(text != "", "prompt", _EMPTY_PROMPT)
-    check_text_bytes(len(text.encode()), "prompt", model)
-    return text
-
-
-def validate_prompt_token_ids(
-    token_ids: Sequence[int], model: scheduling_pb2.ModelInfo
-) -> list[int]:
-    check(len(token_ids) > 0, "prompt", _EMPTY_PROMPT)
-    check_token_ids(token_ids, "prompt", model)
-    return list(token_ids)
-
-
-def check_text_bytes(num_bytes: int, field: str, model: scheduling_pb2.ModelInfo) -> None:
-    """Raise InvalidArgument for text that is not worth tokenizing: it cannot fit the context."""
-    limit = max_prompt_bytes(model)
-    check(
-        num_bytes <= limit,
-        field,
-        f"{field} has {num_bytes} bytes of text; at most {limit} are taken for a context of"
-        f" {model.max_model_len} tokens",
-    )
-
-
-def check_fits_context(num_prompt_tokens: int, field: str, model: scheduling_pb2.ModelInfo) -> None:
-    """Raise InvalidArgument unless the prompt leaves room for a token of output."""
-    check(num_prompt_tokens > 0, field, _EMPTY_PROMPT)
-    check(
-        num_prompt_tokens < model.max_model_len,
-        field,
-        f"prompt has {num_prompt_tokens} tokens, the context holds {model.max_model_len} including"
-        " the output; send a shorter prompt",
-    )
-
-
-def max_prompt_bytes(model: scheduling_pb2.ModelInfo) -> int:
-    return min(_MAX_PROMPT_BYTES, _MAX_PROMPT_BYTES_PER_TOKEN * model.max_model_len)
 
 
 def _valid_max_tokens(stop: common_pb2.StopConditions) -> int | None:
@@ -300,26 +192,3 @@ def _valid_cache_salt(cache_salt: str) -> bytes:
         f"cache_salt has {len(salt)} bytes; at most {MAX_CACHE_SALT_BYTES} are taken",
     )
     return salt
-
-
-def _valid_tools(tools_json: str) -> list[dict[str, Any]] | None:
-    if not tools_json:
-        return None
-    num_bytes = len(tools_json.encode())
-    check(
-        num_bytes <= MAX_TOOLS_BYTES,
-        "tools",
-        f"tools has {num_bytes} bytes; at most {MAX_TOOLS_BYTES} are taken",
-    )
-    try:
-        tools = json.loads(tools_json)
-    except (ValueError, RecursionError):
-        tools = None
-    check(
-        isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools),
-        "tools",
-        "tools is no JSON array of objects; send one object for each tool",
-    )
-    check(len(tools) > 0, "tools", "tools is empty; leave it out")
-    check_count(len(tools), MAX_TOOLS, "tools", "tools")
-    return list(tools)

@@ -12,7 +12,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from octavo.errors import InvalidArgument
 from octavo.router.chat_template import ChatTemplate
 from octavo.router.model_text import TemplateSource
-from octavo.router.validation import ValidConversation
+from octavo.router.prompt_validation import ValidConversation
 from octavo.startup import StartupError
 from tests.router import templates
 
