@@ -26,7 +26,6 @@ FLAGS = {
         "enable_prefix_caching",
         "async_scheduling",
         "max_num_queued_requests",
-        "metrics_port",
         "vllm_metric_names",
         "drain_timeout_s",
     ),
@@ -44,6 +43,8 @@ FLAGS = {
         "mock",
     ),
 }
+# Process → how many ports above `--metrics-port` its metrics are; the gateway's are on its own.
+METRICS_OFFSETS = {"scheduler": 0, "router": 1, "worker": 2}
 # Those that check API keys.
 KEYED = ("gateway", "router")
 FLAGS_OF_ALL = ("log_level", "log_format", "failpoints")
@@ -116,11 +117,19 @@ class Cluster:
             },
             "worker": {"model": self.model, "scheduler_endpoint": workers},
         }
-        return wiring[process]
+        ports = metrics_ports(self.settings)
+        return wiring[process] | ({"metrics_port": ports[process]} if process in ports else {})
 
     def _address(self, port: int) -> str:
         host = self.settings.host
         return join_host_port(_LOOPBACK.get(host, host), port)
+
+
+def metrics_ports(settings: ServeSettings) -> dict[str, int]:
+    """Return the port of each process that has one for its metrics."""
+    if not settings.metrics_port:
+        return {}
+    return {name: settings.metrics_port + offset for name, offset in METRICS_OFFSETS.items()}
 
 
 def _flags(name: str, value: Any) -> Iterator[str]:

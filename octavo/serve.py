@@ -11,7 +11,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from .cluster import FLAGS, Cluster
+from .cluster import FLAGS, Cluster, metrics_ports
 from .console import Console, make_console
 from .model_files import locate_model, resolve_model
 from .ports import check_port_is_free
@@ -58,7 +58,8 @@ def _serve(model: str, names: tuple[str, ...], settings: ServeSettings, console:
     _check_ports_differ(settings)
     check_port_is_free(settings.host, settings.port, "--port")
     check_port_is_free(settings.host, settings.grpc_port, "--grpc-port")
-    check_port_is_free("127.0.0.1", settings.metrics_port, "--metrics-port")
+    for port in metrics_ports(settings).values():
+        check_port_is_free("127.0.0.1", port, "--metrics-port")
     path = resolve_model(
         model, console.say, revision=settings.revision, is_offline=settings.offline
     )
@@ -81,10 +82,12 @@ def _serve(model: str, names: tuple[str, ...], settings: ServeSettings, console:
 
 def _check_ports_differ(settings: ServeSettings) -> None:
     """Raise StartupError for two flags that ask for one port."""
+    asked = [("--port", settings.port), ("--grpc-port", settings.grpc_port)]
+    for offset, port in enumerate(metrics_ports(settings).values()):
+        asked.append((f"--metrics-port + {offset}" if offset else "--metrics-port", port))
     flags: dict[int, str] = {}
-    for name in ("port", "grpc_port", "metrics_port"):
-        port, flag = getattr(settings, name), "--" + name.replace("_", "-")
-        if port and flags.setdefault(port, flag) != flag:
+    for flag, port in asked:
+        if flags.setdefault(port, flag) != flag:
             raise StartupError(f"{flags[port]} and {flag} are both {port}; choose two ports.")
 
 

@@ -23,8 +23,8 @@ class ServeSettings(ProcessSettings):
     """Port of the REST API."""
     grpc_port: Port = 50051
     """Port of the gRPC API."""
-    metrics_port: Annotated[int, Parameter(validator=Number(gte=0, lte=65535))] = 0
-    """Port on the loopback interface for the scheduler's Prometheus metrics; 0: none."""
+    metrics_port: Annotated[int, Parameter(validator=Number(gte=0, lte=65533))] = 0
+    """First of three loopback ports for Prometheus: scheduler, router and worker; 0: none."""
     vllm_metric_names: bool = False
     """Show the gauges running, waiting and KV usage also by the names that vLLM gives them."""
     api_key: tuple[str, ...] = ()

@@ -7,9 +7,11 @@ from typing import Annotated
 import cyclopts
 import structlog
 
+from octavo.metrics_server import serve_metrics
 from octavo.run import stop_requested
 from octavo.startup import StartupReport, run_service
 
+from .metrics import WorkerMetrics
 from .mock_runner import MockRunner
 from .scheduler_client import SchedulerClient
 from .settings import WorkerSettings
@@ -48,7 +50,10 @@ def build_runner(settings: WorkerSettings, report: StartupReport) -> StepRunner:
 
 async def _work(settings: WorkerSettings, report: StartupReport, runner: StepRunner) -> None:
     ready = runner.describe()
+    metrics = WorkerMetrics(ready)
+    if settings.metrics_port:
+        serve_metrics(metrics.registry, settings.metrics_port)
     async with SchedulerClient(settings.scheduler_endpoint, ready, rank=settings.rank) as scheduler:
         epoch = await scheduler.welcomed()
         report.ready(f"{ready.device}, {ready.dtype}, epoch {epoch}")
-        await StepLoop(runner, scheduler).run()
+        await StepLoop(runner, scheduler, metrics).run()

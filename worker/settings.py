@@ -39,6 +39,8 @@ class WorkerSettings(ProcessSettings):
     """Threads that compute; unset: one for each core."""
     seed: int = 0
     """Seed of --load-format dummy."""
+    metrics_port: int = 0
+    """Port on the loopback interface for Prometheus; 0: none."""
     mock: bool = False
     """Speak the whole protocol without a model: tokens come from a hash of what precedes them."""
     mock_step_s: float = 0.0

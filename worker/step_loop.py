@@ -8,6 +8,7 @@ from octavo.failpoints import failpoint
 from octavo.v1 import step_pb2
 
 from .block_tables import BadPlan
+from .metrics import WorkerMetrics
 
 
 class StepRunner(Protocol):
@@ -45,9 +46,10 @@ class StepLoop:
     input and output, which has a thread of its own.
     """
 
-    def __init__(self, runner: StepRunner, scheduler: PlanSource) -> None:
+    def __init__(self, runner: StepRunner, scheduler: PlanSource, metrics: WorkerMetrics) -> None:
         self._runner = runner
         self._scheduler = scheduler
+        self._metrics = metrics
         self._epoch = 0
         self._last_step_id = 0
         self._log = structlog.get_logger()
@@ -56,13 +58,15 @@ class StepLoop:
         """Run steps until cancelled, which happens between two of them; raises StepFailed."""
         while True:
             self._scheduler.set_phase(step_pb2.WORKER_PHASE_IDLE, self._last_step_id)
-            plan = await self._scheduler.next_plan()
+            with self._metrics.wait.time():
+                plan = await self._scheduler.next_plan()
             if self._is_repeated(plan):
                 self._log.debug("plan received twice", step_id=plan.step_id)
                 continue
             try:
                 self._step(plan)
             except BadPlan as error:
+                self._metrics.refused_plans.inc()
                 self._log.error("refused a plan", step_id=plan.step_id, reason=str(error))
                 self._scheduler.refuse_plan(plan, str(error))
 
@@ -73,7 +77,9 @@ class StepLoop:
         result = self._execute(plan)
         self._epoch, self._last_step_id = plan.epoch, plan.step_id
         self._scheduler.set_phase(step_pb2.WORKER_PHASE_SEND, self._last_step_id)
-        self._scheduler.send_result(result)
+        with self._metrics.send.time():
+            self._scheduler.send_result(result)
+        self._metrics.observe(plan, result)
 
     def _execute(self, plan: step_pb2.StepPlan) -> step_pb2.StepResult:
         try:

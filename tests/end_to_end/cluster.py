@@ -26,6 +26,16 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+def free_ports(count: int) -> int:
+    """Return the first of so many free ports in a row."""
+    while True:
+        first = free_port()
+        with contextlib.suppress(OSError, OverflowError), contextlib.ExitStack() as listeners:
+            for port in range(first, first + count):
+                listeners.enter_context(socket.create_server(("127.0.0.1", port)))
+            return first
+
+
 @dataclass
 class Cluster:
     """A running `octavo serve`."""
@@ -35,6 +45,7 @@ class Cluster:
     port: int
     grpc_port: int
     metrics_port: int
+    """Of the scheduler; the router's and the worker's are the two after it."""
     model: str
 
     @property
@@ -84,7 +95,7 @@ def running_cluster(
     log_path: Path, model: str, flags: Sequence[str] = (), *, name: str | None = None
 ) -> Iterator[Cluster]:
     """Run `octavo serve MODEL FLAGS` on free ports: ready when entered, ended when left."""
-    port, grpc_port, metrics_port = free_port(), free_port(), free_port()
+    port, grpc_port, metrics_port = free_port(), free_port(), free_ports(3)
     command = [
         *(sys.executable, "-m", "octavo.cli", "serve", model),
         *("--port", str(port), "--grpc-port", str(grpc_port), "--metrics-port", str(metrics_port)),

@@ -31,7 +31,8 @@ def settings_of(process: str, made: Cluster) -> Any:
 def test_every_flag_of_serve_reaches_a_process() -> None:
     passed_on = {name for names in FLAGS.values() for name in names} | set(FLAGS_OF_ALL)
     assert {field.name for field in dataclasses.fields(ServeSettings)} == passed_on | _OWN | {
-        "api_key"
+        "api_key",
+        "metrics_port",
     }
 
 
@@ -41,7 +42,6 @@ def test_a_process_reads_what_serve_wrote(process: str) -> None:
         "host": "127.0.0.2",
         "port": 1,
         "grpc_port": 2,
-        "metrics_port": 3,
         "vllm_metric_names": True,
         "chat_template": Path("/t.jinja"),
         "generation_config": "octavo",
@@ -87,6 +87,13 @@ def test_the_processes_find_one_another() -> None:
     assert worker.scheduler_endpoint == scheduler.worker_endpoint
     assert scheduler.served_model_name == ("demo",)
     assert worker.model == "/models/x.gguf"
+
+
+@pytest.mark.parametrize(("first", "expected"), [(0, (0, 0, 0)), (9101, (9101, 9102, 9103))])
+def test_each_process_has_a_port_for_its_metrics(first: int, expected: tuple[int, ...]) -> None:
+    made = cluster(metrics_port=first)
+    ports = [settings_of(name, made).metrics_port for name in ("scheduler", "router", "worker")]
+    assert tuple(ports) == expected
 
 
 @pytest.mark.parametrize(

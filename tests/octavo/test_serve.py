@@ -37,6 +37,16 @@ def test_two_flags_with_one_port_are_told(capsys: pytest.CaptureFixture[str]) ->
     )
 
 
+def test_the_ports_for_metrics_are_not_those_of_the_apis(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    port = free_port()
+    assert main("demo", settings=ServeSettings(port=port, metrics_port=port - 2)) == 1
+    assert capsys.readouterr().err == (
+        f"octavo: --port and --metrics-port + 2 are both {port}; choose two ports.\n"
+    )
+
+
 def test_a_model_that_does_not_exist_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     settings = ServeSettings(port=free_port(), grpc_port=free_port())
     assert main("/no/such/model.gguf", settings=settings) == 1

@@ -7,6 +7,7 @@ import pytest
 
 from octavo import failpoints
 from octavo.v1 import step_pb2
+from octavo.worker.metrics import WorkerMetrics
 from octavo.worker.mock_runner import MockRunner
 from octavo.worker.step_loop import StepFailed, StepLoop
 from tests.worker.plans import added, plan
@@ -21,6 +22,7 @@ class RecordingClient:
         self.results: list[step_pb2.StepResult] = []
         self.refused: list[tuple[int, str]] = []
         self.phases: list[tuple[step_pb2.WorkerPhase, int]] = []
+        self.metrics = WorkerMetrics(step_pb2.WorkerReady())
 
     async def next_plan(self) -> step_pb2.StepPlan:
         if (next_plan := next(self._plans, None)) is None:
@@ -37,10 +39,14 @@ class RecordingClient:
         self.phases.append((phase, last_step_id))
 
 
+def step_loop(client: RecordingClient) -> StepLoop:
+    return StepLoop(MockRunner(SETTINGS), client, client.metrics)
+
+
 async def run(*plans: step_pb2.StepPlan) -> RecordingClient:
     client = RecordingClient(list(plans))
     with pytest.raises(asyncio.CancelledError):
-        await StepLoop(MockRunner(SETTINGS), client).run()
+        await step_loop(client).run()
     return client
 
 
@@ -99,6 +105,15 @@ def _no_failpoints() -> Iterator[None]:
 @pytest.mark.parametrize("place", ["worker.before_step", "worker.after_step"])
 async def test_a_step_that_fails_ends_the_worker_with_a_sentence(place: str) -> None:
     failpoints.activate([f"{place}=raise"])
-    loop = StepLoop(MockRunner(SETTINGS), RecordingClient([first_plan()]))
     with pytest.raises(StepFailed, match=f"step 1 of 1 rows failed: .*{place}"):
-        await loop.run()
+        await step_loop(RecordingClient([first_plan()])).run()
+
+
+async def test_steps_that_ran_are_counted_once_and_refused_plans_apart() -> None:
+    client = await run(first_plan(), first_plan(), plan(2, [(3, 1, 1)]), plan(2, [(0, 1, 1)]))
+    value = client.metrics.registry.get_sample_value
+    assert value("octavo_worker_step_tokens_sum") == 3
+    for part in ("stage", "copy", "forward", "sample", "send"):
+        assert value("octavo_worker_step_seconds_count", {"part": part}) == 2, part
+    assert value("octavo_worker_sampled_tokens_total") == 2
+    assert value("octavo_worker_refused_plans_total") == 1
