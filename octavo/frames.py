@@ -6,6 +6,8 @@ from collections.abc import Callable
 import structlog
 import zmq
 
+from .log_limit import LogLimit
+
 BEAT_S = 0.5
 """Seconds between two heartbeats, each way."""
 
@@ -15,7 +17,6 @@ pause of this process, what the peer sent meanwhile is read before it is judged.
 
 _MAX_FRAME_BYTES = 16 * 1024 * 1024
 _MAX_QUEUED_FRAMES = 1000
-_LOG_PERIOD_S = 1.0
 
 
 def set_limits(socket: "zmq.Socket[bytes]") -> None:
@@ -30,22 +31,12 @@ class BrokenFrames:
     """Counts frames that are no message of ours, and logs at most one a second of each peer."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
         self.count = 0
-        self._last_logged_s: dict[bytes, float] = {}
+        self._limit = LogLimit(clock)
         self._log = structlog.get_logger()
 
     def add(self, peer: bytes, reason: str) -> None:
         """Count one, from the peer with this socket identity."""
         self.count += 1
-        now_s = self._clock()
-        if now_s - self._last_logged_s.get(peer, -_LOG_PERIOD_S) < _LOG_PERIOD_S:
-            return
-        # Identities are the peer's to choose: old ones are forgotten, so that they do not pile up.
-        self._last_logged_s = {
-            other: since_s
-            for other, since_s in self._last_logged_s.items()
-            if now_s - since_s < _LOG_PERIOD_S
-        }
-        self._last_logged_s[peer] = now_s
-        self._log.warning("ignored a broken frame", peer=repr(peer), reason=reason)
+        if self._limit.allows(peer):
+            self._log.warning("ignored a broken frame", peer=repr(peer), reason=reason)

@@ -15,6 +15,7 @@ from octavo.grpc_server import Health, grpc_server
 from octavo.metrics_server import process_registry, serve_metrics
 from octavo.run import stop_requested
 from octavo.startup import StartupError, StartupReport, run_service
+from octavo.transport import curve_keys
 from octavo.v1 import scheduling_pb2, scheduling_pb2_grpc, step_pb2
 
 from .config import GroupConfig, SchedulerConfig
@@ -38,7 +39,8 @@ def main(settings: Annotated[SchedulerSettings, cyclopts.Parameter(name="*")]) -
 async def serve(settings: SchedulerSettings, report: StartupReport) -> None:
     servicer, registry = SchedulingServicer(), process_registry()
     times = StepTimes(registry)
-    with contextlib.closing(WorkerClient(settings.worker_endpoint, times)) as workers:
+    keys = curve_keys("--worker-endpoint", settings.worker_endpoint, settings)
+    with contextlib.closing(WorkerClient(settings.worker_endpoint, times, keys)) as workers:
         async with _listening(settings.listen, servicer) as health:
             report.stage(f"listening on {settings.listen}")
             # Until the workers are ready there is nothing to drain: SIGTERM ends us at once.

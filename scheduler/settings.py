@@ -3,19 +3,19 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from octavo.settings import ProcessSettings
+from octavo.transport import TransportSettings
 
 SchedulingPolicy = Literal["fcfs", "priority"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class SchedulerSettings(ProcessSettings):
+class SchedulerSettings(TransportSettings):
     """Flags of `octavo scheduler`."""
 
     listen: str
     """gRPC address for the routers: unix:/path, or host:port of a private interface."""
     worker_endpoint: str
-    """ZeroMQ address that the workers connect to: ipc:///path, in a directory of mode 0700."""
+    """ZeroMQ address for the workers: ipc:///path in a private directory, or tcp://address:port."""
     served_model_name: tuple[str, ...]
     """Names the model is served under; the first is the one in answers."""
     max_model_len: int | None = None

@@ -7,22 +7,20 @@ worker ── WorkerReady, until answered ──►     checked against the grou
 """
 
 import asyncio
-import os
-import stat
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import structlog
 import zmq
 from google.protobuf.message import DecodeError
 
-from octavo.frames import BEAT_S, LOST_AFTER_BEATS, BrokenFrames, set_limits
-from octavo.startup import StartupError
+from octavo.curve import CurveKeys
+from octavo.frames import BEAT_S, LOST_AFTER_BEATS, BrokenFrames
 from octavo.v1 import step_pb2
 
 from .handshake import refusal
 from .metrics import StepTimes
+from .worker_socket import WorkerSocket
 
 _MAX_FRAMES_PER_TURN = 64
 
@@ -48,18 +46,10 @@ class WorkerClient:
     Belongs to the event loop; the socket is read when it is readable, and never waited for.
     """
 
-    def __init__(self, endpoint: str, times: StepTimes) -> None:
+    def __init__(self, endpoint: str, times: StepTimes, keys: CurveKeys | None = None) -> None:
         """Bind; raises StartupError where that cannot be done, or would not be private."""
-        _check_address(endpoint)
-        self._context = zmq.Context()
-        self._socket = self._context.socket(zmq.ROUTER)
-        set_limits(self._socket)
-        self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        try:
-            self._socket.bind(endpoint)
-        except zmq.ZMQError as error:
-            self._context.destroy()
-            raise StartupError(f"--worker-endpoint {endpoint}: {error.strerror}") from error
+        self._bound = WorkerSocket(endpoint, keys)
+        self._socket = self._bound.socket
         self._times = times
         self.epoch = 0
         self.broken = BrokenFrames()
@@ -79,7 +69,7 @@ class WorkerClient:
     def close(self) -> None:
         self._beat_handle.cancel()
         self._loop.remove_reader(self._socket.fileno())
-        self._context.destroy()
+        self._bound.close()
 
     async def ready(self) -> step_pb2.WorkerReady:
         """Wait until the group is whole; return what it can do. Forgets an earlier loss."""
@@ -249,22 +239,6 @@ class WorkerClient:
         self._lost = WorkersLost(f"worker {_name(worker.ready)}: {reason}")
         self._results.put_nowait(self._lost)
         self._log.error("lost a worker", worker=_name(worker.ready), reason=reason)
-
-
-def _check_address(endpoint: str) -> None:
-    """Create the socket's directory, or check that only its owner can enter it."""
-    path = Path(endpoint.removeprefix("ipc://"))
-    if not endpoint.startswith("ipc:///"):
-        reason = "only ipc:///path is offered; other transports need keys"
-    elif len(os.fsencode(path)) > zmq.IPC_PATH_MAX_LEN:
-        reason = f"the path is longer than {zmq.IPC_PATH_MAX_LEN} bytes; choose a shorter one"
-    else:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        mode = stat.S_IMODE(path.parent.stat().st_mode)
-        if not mode & 0o077:
-            return
-        reason = f"others can enter {path.parent} (mode {mode:o}); run `chmod 700 {path.parent}`"
-    raise StartupError(f"--worker-endpoint {endpoint}: {reason}")
 
 
 def _name(ready: step_pb2.WorkerReady) -> str:

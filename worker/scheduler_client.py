@@ -21,7 +21,10 @@ import structlog
 import zmq
 from google.protobuf.message import DecodeError
 
+from octavo.curve import CurveKeys
 from octavo.frames import BEAT_S, BrokenFrames, set_limits
+from octavo.handshake_monitor import BROKEN, REFUSED, HandshakeMonitor
+from octavo.log_limit import LogLimit
 from octavo.startup import StartupError
 from octavo.v1 import step_pb2
 from octavo.version import PROTOCOL_VERSION
@@ -39,7 +42,14 @@ class SchedulerClient:
     Use: `async with SchedulerClient(...) as client`; all methods belong to the event loop's thread.
     """
 
-    def __init__(self, endpoint: str, ready: step_pb2.WorkerReady, *, rank: int) -> None:
+    def __init__(
+        self,
+        endpoint: str,
+        ready: step_pb2.WorkerReady,
+        *,
+        rank: int,
+        keys: CurveKeys | None = None,
+    ) -> None:
         """`ready` is what the runner says of itself; the rest of it is filled in here."""
         self._ready = step_pb2.WorkerReady()
         self._ready.CopyFrom(ready)
@@ -50,7 +60,7 @@ class SchedulerClient:
         self._results = self._context.socket(zmq.PAIR)
         address = f"inproc://results-{self._ready.incarnation}"
         self._results.bind(address)
-        self._link = _Link(self._context, endpoint, address, self._ready)
+        self._link = _Link(self._context, endpoint, address, self._ready, keys)
         self._thread = threading.Thread(target=self._link.run, name="scheduler-io", daemon=True)
 
     async def __aenter__(self) -> "SchedulerClient":
@@ -129,7 +139,9 @@ class _Link:
         endpoint: str,
         results_address: str,
         ready: step_pb2.WorkerReady,
+        keys: CurveKeys | None,
     ) -> None:
+        self._endpoint = endpoint
         self._ready = ready
         self._socket = context.socket(zmq.DEALER)
         set_limits(self._socket)
@@ -137,7 +149,10 @@ class _Link:
         self._socket.setsockopt(
             zmq.IDENTITY, f"{ready.stage}-{ready.rank}-{ready.incarnation:x}".encode()
         )
+        self._handshakes = HandshakeMonitor(self._socket, BROKEN | REFUSED)
         try:
+            if keys is not None:
+                keys.guard_caller(self._socket)
             self._socket.connect(endpoint)
         except zmq.ZMQError as error:
             context.destroy()
@@ -150,6 +165,7 @@ class _Link:
         self.broken = BrokenFrames()
         self.num_stale = 0
         self._log = structlog.get_logger()
+        self._limit = LogLimit()
 
     def run(self) -> None:
         """Serve the socket until told to close."""
@@ -158,6 +174,7 @@ class _Link:
         except Exception as error:  # noqa: BLE001 - the step loop raises it and ends the process
             self.deliver(error)
         finally:
+            self._handshakes.close()
             # The last result may still be on its way; a scheduler that is gone is not waited for.
             self._socket.close(linger=_CLOSING_MS)
             self._results.close()
@@ -166,6 +183,7 @@ class _Link:
         poller = zmq.Poller()
         poller.register(self._socket, zmq.POLLIN)
         poller.register(self._results, zmq.POLLIN)
+        poller.register(self._handshakes.socket, zmq.POLLIN)
         next_beat_s = time.monotonic()
         while True:
             if (left_s := next_beat_s - time.monotonic()) <= 0:
@@ -179,6 +197,8 @@ class _Link:
                 self._send(frame)
             if self._socket in readable:
                 self._receive(self._socket.recv_multipart())
+            if self._handshakes.socket in readable:
+                self._receive_handshake_failures()
 
     def _beat(self) -> None:
         if not self._is_led:
@@ -200,6 +220,14 @@ class _Link:
         except zmq.Again:
             # No scheduler is connected. The next one plans everything anew, so nothing is lost.
             self._log.debug("no scheduler to send to", num_bytes=len(frame))
+
+    def _receive_handshake_failures(self) -> None:
+        for failure in self._handshakes.failures():
+            text = f"--scheduler-endpoint {self._endpoint}: {failure.reason}"
+            if failure.is_final:
+                raise StartupError(text)
+            if self._limit.allows(text):
+                self._log.warning(text)
 
     def _receive(self, parts: list[bytes]) -> None:
         frame = step_pb2.SchedulerFrame()

@@ -7,9 +7,11 @@ from typing import Annotated
 import cyclopts
 import structlog
 
+from octavo.curve import CurveKeys
 from octavo.metrics_server import serve_metrics
 from octavo.run import stop_requested
 from octavo.startup import StartupReport, run_service
+from octavo.transport import curve_keys
 
 from .metrics import WorkerMetrics
 from .mock_runner import MockRunner
@@ -24,10 +26,12 @@ def main(settings: Annotated[WorkerSettings, cyclopts.Parameter(name="*")]) -> N
 
 
 async def serve(settings: WorkerSettings, report: StartupReport) -> None:
+    endpoint = settings.scheduler_endpoint
+    keys = curve_keys("--scheduler-endpoint", endpoint, settings, max_peers=1)
     # Until the model is loaded there is nothing to finish: SIGTERM ends the process at once.
     runner = build_runner(settings, report)
     stop = asyncio.create_task(stop_requested())
-    work = asyncio.create_task(_work(settings, report, runner))
+    work = asyncio.create_task(_work(settings, report, runner, keys))
     await asyncio.wait({stop, work}, return_when=asyncio.FIRST_COMPLETED)
     for task in (stop, work):
         task.cancel()
@@ -48,12 +52,15 @@ def build_runner(settings: WorkerSettings, report: StartupReport) -> StepRunner:
     return load_model_runner(settings, report)
 
 
-async def _work(settings: WorkerSettings, report: StartupReport, runner: StepRunner) -> None:
+async def _work(
+    settings: WorkerSettings, report: StartupReport, runner: StepRunner, keys: CurveKeys | None
+) -> None:
     ready = runner.describe()
     metrics = WorkerMetrics(ready)
     if settings.metrics_port:
         serve_metrics(metrics.registry, settings.metrics_port)
-    async with SchedulerClient(settings.scheduler_endpoint, ready, rank=settings.rank) as scheduler:
+    endpoint = settings.scheduler_endpoint
+    async with SchedulerClient(endpoint, ready, rank=settings.rank, keys=keys) as scheduler:
         epoch = await scheduler.welcomed()
         report.ready(f"{ready.device}, {ready.dtype}, epoch {epoch}")
         await StepLoop(runner, scheduler, metrics).run()

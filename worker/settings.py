@@ -3,20 +3,20 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from octavo.settings import ProcessSettings
+from octavo.transport import TransportSettings
 
 Dtype = Literal["auto", "float32", "bfloat16"]
 LoadFormat = Literal["auto", "safetensors", "gguf", "dummy"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class WorkerSettings(ProcessSettings):
+class WorkerSettings(TransportSettings):
     """Flags of `octavo worker`."""
 
     model: str = ""
     """Directory or .gguf file of the model. With --mock: only told to the routers, may be empty."""
     scheduler_endpoint: str
-    """ZeroMQ address of the scheduler, such as ipc:///run/user/1000/octavo/workers.sock."""
+    """ZeroMQ address of the scheduler: ipc:///path, or tcp://host:port with keys."""
     rank: int = 0
     """Which device of the group this worker is."""
     dtype: Dtype = "auto"

@@ -29,4 +29,4 @@ def test_peers_that_choose_ever_new_names_take_no_memory() -> None:
         for number in range(1000):
             now_s += 0.1
             broken.add(str(number).encode(), "cut off")
-    assert len(broken._last_logged_s) <= 11
+    assert len(broken._limit._last_logged_s) <= 11

@@ -291,11 +291,6 @@ async def test_the_sockets_directory_is_made_private(tmp_path: Path) -> None:
         assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
 
 
-async def test_only_private_transports_are_offered() -> None:
-    with pytest.raises(StartupError, match="only ipc:///path is offered"):
-        WorkerClient("tcp://127.0.0.1:5555", TIMES)
-
-
 async def test_an_address_that_is_taken_is_told(tmp_path: Path) -> None:
     (tmp_path / "workers.sock").mkdir()
     with pytest.raises(StartupError, match="--worker-endpoint .*workers.sock: "):
