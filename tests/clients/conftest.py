@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import openai
 import pytest
 
 from tests.end_to_end.cluster import Cluster, running_cluster
@@ -30,6 +31,18 @@ def guarded_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluste
     limits = ["--max-num-seqs", "1", "--max-num-queued-requests", "1", "--max-model-len", "100000"]
     with running_cluster(log_path, "demo", ["--mock", "--api-key", "secret", *limits]) as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="package")
+def client(cluster: Cluster) -> Iterator[openai.OpenAI]:
+    """A client that refuses answers which are not as its types say."""
+    with openai.OpenAI(
+        base_url=f"{cluster.base_url}/v1",
+        api_key="none",
+        max_retries=0,
+        _strict_response_validation=True,
+    ) as client:
+        yield client
 
 
 @pytest.fixture(scope="package")
