@@ -3,14 +3,9 @@
 import time
 from collections.abc import Callable
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    ProcessCollector,
-    generate_latest,
-)
+from prometheus_client import Counter, Gauge, Histogram, generate_latest
+
+from octavo.metrics_server import process_registry
 
 _METHODS = frozenset({"GET", "HEAD", "POST"})
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -20,8 +15,7 @@ class GatewayMetrics:
     """The metrics of one gateway, in a registry of its own."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
+        self.registry = process_registry()
         self._requests = Counter(
             "octavo_gateway_http_requests",
             "HTTP requests answered; status 499: the client left.",

@@ -111,5 +111,6 @@ class SchedulerStats:
     num_preemptions: int = 0
     num_stale_results: int = 0
     """Results of another epoch, and such as were applied already or never asked for."""
+    num_worker_losses: int = 0
     num_finished: Counter[int] = field(default_factory=Counter)
     """Outputs, by FinishReason."""

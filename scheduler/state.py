@@ -126,6 +126,7 @@ class SchedulerState:
         But a request that lost two workers and got no token in between is not tried a third time:
         it may be what kills them.
         """
+        self.stats.num_worker_losses += 1
         suspects = self._suspects()
         running = self.running.snapshot()
         for sequence in running:

@@ -166,6 +166,7 @@ def test_request_that_loses_two_workers_in_a_row_is_not_tried_again() -> None:
     driver.plan()
     assert reason(driver, key) is None
     driver.lose_workers()
+    assert driver.scheduler.stats.num_worker_losses == 2
     assert reason(driver, key, 0) == reason(driver, key, 1) == common_pb2.FINISH_REASON_ERROR
     driver.run_to_end()
     assert driver.output(later) == expected_output([2], 1, 8)
