@@ -1,4 +1,7 @@
-"""The bodies of the OpenAI API, as clients get them: answers, chunks of streams, errors."""
+"""The bodies of the OpenAI API, as clients get them: answers, chunks of streams, errors.
+
+Chunks are written piece by piece (streaming.py); their types are what openapi.json says of them.
+"""
 
 from msgspec import UNSET, Struct, UnsetType
 
@@ -94,6 +97,51 @@ class CompletionAnswer(Struct):
     usage: Usage
 
 
+class ChatDelta(Struct):
+    role: str | UnsetType = UNSET
+    content: str | UnsetType = UNSET
+
+
+class ChatChunkChoice(Struct):
+    index: int
+    delta: ChatDelta
+    logprobs: ChatLogprobs | None
+    finish_reason: str | None
+    stop_reason: str | int | UnsetType | None = UNSET
+    """Where there is a finish_reason."""
+    token_ids: list[int] | UnsetType = UNSET
+
+
+class ChatChunk(Struct):
+    id: str
+    object: str
+    created: int
+    model: str
+    choices: list[ChatChunkChoice]
+    usage: Usage | UnsetType | None = UNSET
+    prompt_token_ids: list[int] | UnsetType = UNSET
+
+
+class CompletionChunkChoice(Struct):
+    index: int
+    text: str
+    logprobs: CompletionLogprobs | None
+    finish_reason: str | None
+    stop_reason: str | int | UnsetType | None = UNSET
+    """Where there is a finish_reason."""
+    prompt_token_ids: list[int] | UnsetType = UNSET
+    token_ids: list[int] | UnsetType = UNSET
+
+
+class CompletionChunk(Struct):
+    id: str
+    object: str
+    created: int
+    model: str
+    choices: list[CompletionChunkChoice]
+    usage: Usage | UnsetType | None = UNSET
+
+
 class ModelCard(Struct):
     id: str
     object: str
@@ -117,6 +165,14 @@ class Tokenized(Struct):
 
 class Detokenized(Struct):
     prompt: str
+
+
+class ServerStatus(Struct):
+    status: str
+
+
+class ServerVersion(Struct):
+    version: str
 
 
 class ErrorDetail(Struct):

@@ -1,7 +1,7 @@
 """The routes of the OpenAI API and those that operators use."""
 
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 from starlette.applications import Starlette
@@ -17,6 +17,7 @@ from octavo.v1.inference_pb2 import ChatRequest, GenerateRequest
 from octavo.v1.models_pb2 import Model
 from octavo.version import VERSION
 
+from . import operations
 from .answer import CHAT, COMPLETION, AnswerStyle, relay
 from .collecting import CollectedAnswer
 from .errors import ClientGone, as_request_error, handle_http_exception, handle_request_error
@@ -27,8 +28,10 @@ from .key_guard import KeyGuard
 from .limits import read_body
 from .metrics import GatewayMetrics
 from .not_offered import with_not_offered
-from .openai_answers import ModelCard, ModelList
+from .openai_answers import ModelCard, ModelList, ServerStatus, ServerVersion
 from .openai_types import ChatBody, CompletionBody, GenerationBody
+from .openapi import DocumentRoute
+from .operations import Operation
 from .router_client import RouterClient, RouterStream
 from .router_requests import chat_requests, completion_requests
 from .streaming import StreamedAnswer
@@ -36,6 +39,8 @@ from .tokenizer_api import TokenizerRoutes
 
 BodyT = TypeVar("BodyT", bound=GenerationBody)
 RouterRequest = ChatRequest | GenerateRequest
+Endpoint = Callable[..., Any]
+"""What Starlette takes: an ASGI application, or a function from request to response."""
 
 
 def create_app(
@@ -48,19 +53,24 @@ def create_app(
     )
     models = ModelRoutes(router)
     tokenizer = TokenizerRoutes(router)
-    operations = OperationRoutes(router, in_flight, metrics)
+    operator = OperatorRoutes(router, in_flight, metrics)
+    endpoints: dict[Operation, Endpoint] = {
+        operations.CHAT: chat,
+        operations.COMPLETION: completions,
+        operations.LIST_MODELS: models.list,
+        operations.GET_MODEL: models.get,
+        operations.TOKENIZE: tokenizer.tokenize,
+        operations.DETOKENIZE: tokenizer.detokenize,
+        operations.HEALTH: operator.health,
+        operations.READY: operator.ready,
+        operations.VERSION: operator.version,
+        operations.METRICS: operator.metrics,
+    }
+    endpoints[operations.OPENAPI] = DocumentRoute([*endpoints, operations.OPENAPI]).get
     app = Starlette(
         routes=[
-            Route("/v1/chat/completions", chat, methods=["POST"]),
-            Route("/v1/completions", completions, methods=["POST"]),
-            Route("/v1/models", models.list),
-            Route("/v1/models/{model_id:path}", models.get),
-            Route("/tokenize", tokenizer.tokenize, methods=["POST"]),
-            Route("/detokenize", tokenizer.detokenize, methods=["POST"]),
-            Route("/health", operations.health),
-            Route("/ready", operations.ready),
-            Route("/version", operations.version),
-            Route("/metrics", operations.metrics),
+            Route(operation.path, endpoint, methods=[operation.method])
+            for operation, endpoint in endpoints.items()
         ],
         middleware=[
             Middleware(HttpBoundary, metrics=metrics),
@@ -163,11 +173,14 @@ class ModelRoutes:
         return _json(msgspec.json.encode(ModelList("list", [_card(model) for model in models])))
 
     async def get(self, request: Request) -> Response:
-        model = await self._router.get_model(request.path_params["model_id"])
+        model_id = request.path_params["model_id"]
+        if not model_id:
+            raise HTTPException(404)
+        model = await self._router.get_model(model_id)
         return _json(msgspec.json.encode(_card(model)))
 
 
-class OperationRoutes:
+class OperatorRoutes:
     """What load balancers, supervisors and Prometheus ask."""
 
     def __init__(self, router: RouterClient, in_flight: InFlight, metrics: GatewayMetrics) -> None:
@@ -177,17 +190,17 @@ class OperationRoutes:
 
     async def health(self, _: Request) -> Response:
         """The gateway runs, whatever is behind it."""
-        return _json(b'{"status":"ok"}')
+        return _json(msgspec.json.encode(ServerStatus("ok")))
 
     async def ready(self, _: Request) -> Response:
         """Requests can be answered."""
         if self._in_flight.is_draining:
             raise Unavailable("The gateway is shutting down.")
         await self._router.check_ready()
-        return _json(b'{"status":"ready"}')
+        return _json(msgspec.json.encode(ServerStatus("ready")))
 
     async def version(self, _: Request) -> Response:
-        return _json(msgspec.json.encode({"version": VERSION}))
+        return _json(msgspec.json.encode(ServerVersion(VERSION)))
 
     async def metrics(self, _: Request) -> Response:
         return Response(self._metrics.to_text(), media_type="text/plain; version=0.0.4")

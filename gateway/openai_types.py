@@ -68,7 +68,7 @@ class ContentPart(Struct):
 class Message(Struct):
     role: str
     content: str | list[ContentPart] | None = None
-    tool_calls: list[object] | None = None
+    tool_calls: list[Any] | None = None
 
 
 class ChatBody(GenerationBody, kw_only=True):
@@ -98,7 +98,7 @@ class TokenizeBody(Struct):
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
     return_token_strs: bool | None = None
-    tools: list[object] | None = None
+    tools: list[Any] | None = None
 
 
 class DetokenizeBody(Struct):
