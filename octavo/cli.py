@@ -17,6 +17,7 @@ _COMMANDS = {
     "complete": ("octavo.complete:main", "Let a running server continue a text."),
     "plan": ("octavo.worker.plan:main", "Say what a model takes and how many requests fit."),
     "doctor": ("octavo.worker.doctor:main", "Check this machine, and say what to do."),
+    "health": ("octavo.health:main", "Ask a process whether it is ready."),
     "keys": ("octavo.keys:main", "Make the keys of scheduler and workers over TCP."),
     "gateway": ("octavo.gateway.server:main", "Run the REST gateway, in front of a router."),
     "router": ("octavo.router.server:main", "Run a router: text in, text out, over gRPC."),

@@ -11,8 +11,6 @@ from prometheus_client import (
 
 from .startup import StartupError
 
-_LOOPBACK = "127.0.0.1"
-
 # Half as many samples again, which no dashboard reads.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
@@ -24,12 +22,12 @@ def process_registry() -> CollectorRegistry:
     return registry
 
 
-def serve_metrics(registry: CollectorRegistry, port: int) -> WSGIServer:
-    """Answer scrapes over HTTP on the loopback interface; raises StartupError."""
+def serve_metrics(registry: CollectorRegistry, host: str, port: int) -> WSGIServer:
+    """Answer scrapes over HTTP; raises StartupError."""
     try:
-        server, _ = start_http_server(port, addr=_LOOPBACK, registry=registry)
+        server, _ = start_http_server(port, addr=host, registry=registry)
     except OSError as error:
         raise StartupError(
-            f"--metrics-port {port}: {error.strerror}; choose another port, or 0 for none"
+            f"--metrics-port {port} of {host}: {error.strerror}; choose another port, or 0 for none"
         ) from error
     return server

@@ -52,7 +52,7 @@ async def serve(settings: RouterSettings, report: StartupReport) -> None:
     check_port_is_free(settings.host, settings.grpc_port, "--grpc-port")
     address = join_host_port(settings.host, settings.grpc_port)
     if settings.metrics_port:
-        serve_metrics(metrics.registry, settings.metrics_port)
+        serve_metrics(metrics.registry, settings.metrics_host, settings.metrics_port)
     async with (
         _background(stop_requested()) as stop,
         _listening(

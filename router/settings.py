@@ -25,5 +25,7 @@ class RouterSettings(ProcessSettings):
     """Key that clients have to send; may be given several times. None: the API is open."""
     drain_timeout_s: float = 30.0
     """Seconds that running requests have to finish after SIGTERM."""
+    metrics_host: str = "127.0.0.1"
+    """Address that metrics are served on, to everyone who reaches it."""
     metrics_port: int = 0
-    """Port on the loopback interface for Prometheus; 0: none."""
+    """Port that Prometheus finds metrics on; 0: none."""

@@ -52,7 +52,7 @@ async def serve(settings: SchedulerSettings, report: StartupReport) -> None:
                 SchedulerCollector(scheduler, has_vllm_names=settings.vllm_metric_names)
             )
             if settings.metrics_port:
-                serve_metrics(registry, settings.metrics_port)
+                serve_metrics(registry, settings.metrics_host, settings.metrics_port)
             step_loop = StepLoop(
                 scheduler, workers, sessions, times, overlapped=settings.async_scheduling
             )

@@ -34,7 +34,9 @@ class SchedulerSettings(TransportSettings):
     """Requests that may wait; more are refused with RESOURCE_EXHAUSTED."""
     drain_timeout_s: float = 30.0
     """Seconds that running requests have to finish after SIGTERM."""
+    metrics_host: str = "127.0.0.1"
+    """Address that metrics are served on, to everyone who reaches it."""
     metrics_port: int = 0
-    """Port on the loopback interface for Prometheus; 0: none."""
+    """Port that Prometheus finds metrics on; 0: none."""
     vllm_metric_names: bool = False
     """Show the gauges running, waiting and KV usage also by the names that vLLM gives them."""

@@ -58,7 +58,7 @@ async def _work(
     ready = runner.describe()
     metrics = WorkerMetrics(ready)
     if settings.metrics_port:
-        serve_metrics(metrics.registry, settings.metrics_port)
+        serve_metrics(metrics.registry, settings.metrics_host, settings.metrics_port)
     endpoint = settings.scheduler_endpoint
     async with SchedulerClient(endpoint, ready, rank=settings.rank, keys=keys) as scheduler:
         epoch = await scheduler.welcomed()

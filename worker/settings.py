@@ -39,8 +39,10 @@ class WorkerSettings(TransportSettings):
     """Threads that compute; unset: one for each core."""
     seed: int = 0
     """Seed of --load-format dummy."""
+    metrics_host: str = "127.0.0.1"
+    """Address that metrics are served on, to everyone who reaches it."""
     metrics_port: int = 0
-    """Port on the loopback interface for Prometheus; 0: none."""
+    """Port that Prometheus finds metrics on; 0: none."""
     mock: bool = False
     """Speak the whole protocol without a model: tokens come from a hash of what precedes them."""
     mock_step_s: float = 0.0

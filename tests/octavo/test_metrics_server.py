@@ -17,7 +17,7 @@ def test_a_scrape_shows_the_registry() -> None:
     registry = CollectorRegistry()
     Counter("octavo_pages", "Pages folded.", registry=registry).inc(16)
     port = free_port()
-    with serve_metrics(registry, port) as server:
+    with serve_metrics(registry, "127.0.0.1", port) as server:
         with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
             lines = answer.read().decode().splitlines()
         server.shutdown()
@@ -28,8 +28,9 @@ def test_a_scrape_shows_the_registry() -> None:
 def test_a_port_that_is_taken_is_told() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(StartupError, match=f"--metrics-port {port}: .*; choose another port"):
-            serve_metrics(CollectorRegistry(), port)
+        message = f"--metrics-port {port} of 127.0.0.1: .*; choose another port"
+        with pytest.raises(StartupError, match=message):
+            serve_metrics(CollectorRegistry(), "127.0.0.1", port)
 
 
 def test_every_process_tells_its_memory() -> None:
