@@ -1,0 +1,153 @@
+"""Every command of the documents is run as it stands there, against the cluster that they start.
+
+Commands of Octavo find ports and sizes in the environment, as the README says they can.
+`SUBSTITUTIONS` is all that is changed in the others, `NOT_RUN` all that is left out.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.docs.commands import LANGUAGES, Command, blocks, commands, documents
+from tests.docs.reader import Reader, served
+
+# Part of a command, and what stands in its place; {port} and {grpc_port} are free ones.
+SUBSTITUTIONS = {
+    "127.0.0.1:8000": "127.0.0.1:{port}",
+    "127.0.0.1:50051": "127.0.0.1:{grpc_port}",
+    "plan MODEL": "plan demo",
+    # Less to compute: a story and a benchmark can be long.
+    "stream=True": "stream=True, max_tokens=16",
+    "bench_offline": "bench_offline --num-requests 2 --input-len 16 --output-len 4",
+    "bench_scheduler_step.py": "bench_scheduler_step.py --num-running 8",
+    # Fails, for the cluster has the ports.
+    "octavo doctor": "! octavo doctor",
+    # Says nothing if it works.
+    "source .venv/bin/activate": "source .venv/bin/activate && command -v octavo",
+}
+
+# The first line of a command, and patterns that its output has to match.
+EXPECTED = {
+    ".venv/bin/pytest tests/scheduler/test_planning.py -k preempt": [r"\d+ passed"],
+    "buf curl --protocol grpc --http2-prior-knowledge"
+    " http://127.0.0.1:50051/octavo.v1.Inference/Chat": [r'"started"', r'"text": "', r'"usage"'],
+    "curl http://127.0.0.1:8000/v1/chat/completions -H 'Content-Type: application/json'": [
+        r'"content":"[^"]*Paris'
+    ],
+    "from octavo import LLM, SamplingParams": [r"The capital of France is .*Paris"],
+    "from openai import OpenAI": [r"\w+ \w+"],
+    "octavo bench latency": [r'"batch_size": 2', r'"output_tokens_per_second"', r'"latency_ms"'],
+    "octavo bench serve": [r'"output_tokens": 8', r'"ttft_ms"', r'"itl_ms"', r'"tpot_ms"'],
+    "octavo bench throughput": [r'"output_tokens": 8', r'"total_tokens_per_second"'],
+    "octavo chat": [r"The capital of France is Paris"],
+    'octavo complete "Once upon a time"': [r"\w+ \w+"],
+    "octavo config show --origin": [
+        r"--port +{port} .*OCTAVO_PORT",
+        r"--max-num-seqs +\d+ +default",
+    ],
+    "octavo doctor": [r"ok +kernels", r"port +{port} on \S+ is in use", r"fix: .*--port"],
+    "octavo plan MODEL": [
+        r"weights +[\d.]+ GB",
+        r"KV cache +[\d.]+ GB",
+        r"requests at once\n +512 ",
+    ],
+    "octavo serve --help": [r"--max-num-seqs", r"--kv-cache-memory-bytes"],
+    "python -m benchmarks.bench_offline": [r"octavo +[\d.]+ output tok/s", r"ratio +[\d.]+"],
+    "python benchmarks/bench_scheduler_step.py": [r"\n +8 "],
+    "source .venv/bin/activate": [r"\.venv/bin/octavo"],
+}
+
+NOT_RUN = {
+    "buf lint": "a part of `make check`",
+    "make check": "CI runs it before the tests",
+    "make format": "would change the tree",
+    "make install": "CI runs it before the tests",
+    "make protos": "would change the tree; tests/test_layout.py makes the same code elsewhere",
+    "make serve": "runs while all the others do",
+    "make test": "is this",
+    "make test-fast": "is the first half of `make test`",
+    "octavo serve": "the words for `make serve`'s command",
+    "octavo serve MODEL": "what `make serve` runs",
+    "octavo serve demo": "what `make serve` runs",
+}
+
+# What is typed where a command asks.
+TYPED = {"octavo chat": ["What is the capital of France?", "/exit"]}
+
+# Flags from the environment; each command takes those it has.
+SIZES = {
+    "OCTAVO_TEMPERATURE": "0", "OCTAVO_MAX_TOKENS": "16",
+    "OCTAVO_INPUT_LEN": "8", "OCTAVO_OUTPUT_LEN": "4",
+    "OCTAVO_NUM_PROMPTS": "2", "OCTAVO_BATCH_SIZE": "2", "OCTAVO_NUM_ITERS": "1",
+}  # fmt: skip
+
+ALL = [command for document in documents() for command in commands(document)]
+RUN = list({command.text: command for command in ALL if command.name not in NOT_RUN}.values())
+
+
+def test_every_block_names_its_language() -> None:
+    unnamed = [
+        block.place
+        for document in documents()
+        for block in blocks(document)
+        if block.language not in LANGUAGES
+    ]
+    assert unnamed == []
+
+
+def test_every_command_is_run_or_says_why_not() -> None:
+    """And nothing is kept here that the documents no longer say."""
+    found = {command.name for command in ALL}
+    assert found == set(EXPECTED) | set(NOT_RUN)
+    for part in SUBSTITUTIONS:
+        assert any(part in command.text for command in ALL), part
+
+
+@pytest.fixture(scope="module")
+def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Reader, str]]:
+    folder = tmp_path_factory.mktemp("docs")
+    sizes = SIZES | {"OCTAVO_OUTPUT_JSON": str(folder / "results.json")}
+    with served(folder / "serve.log", sizes) as (reader, announcement):
+        yield reader, announcement
+
+
+def results(reader: Reader) -> str:
+    """Return, once, what a benchmark has left."""
+    path = Path(reader.environment["OCTAVO_OUTPUT_JSON"])
+    text = path.read_text() if path.exists() else ""
+    path.unlink(missing_ok=True)
+    return text
+
+
+@pytest.mark.slow
+def test_serve_ends_with_the_addresses_and_a_request_to_paste(serving: tuple[Reader, str]) -> None:
+    reader, announcement = serving
+    assert f"http://127.0.0.1:{reader.port}/v1" in announcement
+    assert f"127.0.0.1:{reader.grpc_port}\n" in announcement
+    pasted = announcement[announcement.index("curl ") :].partition("\n")[0]
+    assert "Paris" in reader.shell(pasted)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [pytest.param(each, id=each.name) for each in RUN])
+def test_a_command_answers_as_the_documents_say(
+    serving: tuple[Reader, str], command: Command
+) -> None:
+    reader, _ = serving
+    ports = {"{port}": str(reader.port), "{grpc_port}": str(reader.grpc_port)}
+    text = replaced(replaced(command.text, SUBSTITUTIONS), ports)
+    if command.name in TYPED:
+        output = reader.conversation(text, TYPED[command.name])
+    else:
+        output = reader.python(text) if command.is_python else reader.shell(text)
+    output += results(reader)
+    for pattern in EXPECTED[command.name]:
+        assert re.search(replaced(pattern, ports), output), f"{command.place}:\n{output}"
+
+
+def replaced(text: str, substitutions: Mapping[str, str]) -> str:
+    for part, substitute in substitutions.items():
+        text = text.replace(part, substitute)
+    return text
