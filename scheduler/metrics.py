@@ -29,7 +29,7 @@ _COUNTERS = {
     "num_discarded_tokens": ("discarded_tokens", "Tokens sampled and thrown away."),
     "num_preemptions": ("preemptions", "Outputs that lost their blocks."),
     "num_stale_results": ("stale_results", "Results that came too late or twice."),
-    "num_worker_losses": ("worker_losses", "Times that the workers were lost, and all KV with them."),
+    "num_worker_losses": ("worker_losses", "Times that the workers, and all KV, were lost."),
 }
 
 
