@@ -1,8 +1,6 @@
 """The KV cache: how many blocks fit into memory, and the one tensor that holds them."""
 
 import math
-import os
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,12 +8,11 @@ from torch import Tensor
 
 from octavo.startup import StartupError
 
+from .memory import machine_bytes
 from .models.config import ModelConfig
 
 _DEFAULT_BYTES = 4 << 30
 _DEFAULT_SHARE = 0.25
-
-_CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 def block_bytes(config: ModelConfig, block_size: int, dtype: torch.dtype) -> int:
@@ -30,7 +27,7 @@ def default_kv_cache_bytes(weights_bytes: int) -> int:
     And at most 4 GiB: few CPUs read more in a step that anyone would wait for. It is a part of all
     memory, not of what happens to be free, so that a worker that is restarted has as many blocks.
     """
-    left = max(_memory_bytes() - weights_bytes, 0)
+    left = max(machine_bytes() - weights_bytes, 0)
     return min(_DEFAULT_BYTES, int(left * _DEFAULT_SHARE))
 
 
@@ -45,13 +42,24 @@ def fitting_blocks(bytes_per_block: int, kv_cache_bytes: int) -> int:
     return num_blocks
 
 
+def check_kv_cache_fits(num_blocks: int, bytes_per_block: int) -> None:
+    """Raise StartupError for a cache that is larger than all memory."""
+    if (needed := num_blocks * bytes_per_block) > (memory := machine_bytes()):
+        raise StartupError(
+            f"no memory for a KV cache of {num_blocks:,} blocks: it takes {needed / 1e9:,.1f} GB,"
+            f" and this machine has {memory / 1e9:,.1f} GB."
+            " Lower --kv-cache-memory-bytes or --num-gpu-blocks-override."
+        )
+
+
 def allocate_kv_cache(
     config: ModelConfig, num_blocks: int, block_size: int, dtype: torch.dtype
 ) -> Tensor:
     """Return zeros, [2, num_layers, num_blocks, block_size, num_kv_heads, head_dim].
 
     numpy takes its zeros from calloc, so the system hands out a page of memory when it is first
-    written, and start-up waits for none. Raises StartupError if there is not enough.
+    written, and start-up waits for none; `octavo plan` and a warning at the start say whether all
+    of it will fit. Raises StartupError if there is not enough.
     """
     shape = (2, config.num_layers, num_blocks, block_size, config.num_kv_heads, config.head_dim)
     try:
@@ -62,11 +70,3 @@ def allocate_kv_cache(
             " Lower --kv-cache-memory-bytes or --num-gpu-blocks-override."
         ) from error
     return torch.from_numpy(raw).view(dtype).view(shape)
-
-
-def _memory_bytes() -> int:
-    """Return the memory of the machine, or of the container if that may use less."""
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if _CGROUP_LIMIT.exists() and (limit := _CGROUP_LIMIT.read_text().strip()) != "max":
-        memory = min(memory, int(limit))
-    return memory

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import structlog
 import torch
 
 from octavo.gguf_file import GGUFFile
@@ -17,9 +18,11 @@ from .gguf_checkpoint import GGUFCheckpoint
 from .kv_cache import (
     allocate_kv_cache,
     block_bytes,
+    check_kv_cache_fits,
     default_kv_cache_bytes,
     fitting_blocks,
 )
+from .memory import available_bytes, return_freed_memory
 from .model_runner import ModelRunner
 from .models.config import ModelConfig
 from .models.decoder import Decoder
@@ -43,9 +46,12 @@ def load_model_runner(settings: WorkerSettings, report: StartupReport) -> ModelR
     dtype = choose_dtype(settings.dtype)
     limits = _limits(settings, config, dtype)
     (num_blocks,) = limits.num_blocks
-    report.stage(f"config: {config.num_layers} layers, context of {limits.max_model_len} tokens")
+    ready = _describe(config, limits, dtype)
+    _warn_of_limits(settings, config, ready)
+    report.stage(f"config: {config.num_layers} layers, context of {limits.max_model_len:,} tokens")
 
     weights = load_weights(config, checkpoint, dtype)
+    return_freed_memory()
     report.stage(f"weights {weights_bytes(config, dtype) / 1e9:.2f} GB {_name(dtype)}")
 
     kv_cache = allocate_kv_cache(config, num_blocks, limits.block_size, dtype)
@@ -54,7 +60,6 @@ def load_model_runner(settings: WorkerSettings, report: StartupReport) -> ModelR
         f" {limits.block_size} tokens"
     )
 
-    ready = _describe(config, limits, dtype)
     ready.model_hash = model_hash(config, checkpoint, dtype)
     ready.model_path = str(checkpoint.path.absolute())
     decoder = Decoder(config, weights, limits.max_model_len)
@@ -73,6 +78,19 @@ def describe_worker(settings: WorkerSettings) -> tuple[ModelConfig, step_pb2.Wor
     config, _ = open_model(settings)
     dtype = choose_dtype(settings.dtype)
     return config, _describe(config, _limits(settings, config, dtype), dtype)
+
+
+def lowered_context(
+    settings: WorkerSettings, config: ModelConfig, worker: step_pb2.WorkerReady
+) -> str | None:
+    """Return a sentence for an operator who did not ask for the context being this short."""
+    trained = config.max_position_embeddings
+    if settings.max_model_len is not None or worker.max_model_len == trained:
+        return None
+    return (
+        f"the model was trained for {trained:,} tokens; the context is lowered to the"
+        f" {worker.max_model_len:,} that the KV cache holds. Raise --kv-cache-memory-bytes."
+    )
 
 
 def open_model(settings: WorkerSettings) -> tuple[ModelConfig, Checkpoint]:
@@ -132,10 +150,12 @@ def _read_json(path: Path, default: dict[str, Any] | None = None) -> dict[str, A
 def _limits(settings: WorkerSettings, config: ModelConfig, dtype: torch.dtype) -> RowLimits:
     """Choose the number of blocks, and the context: what was asked for, trained for, and fits."""
     block_size = settings.block_size
+    bytes_per_block = block_bytes(config, block_size, dtype)
     num_blocks = settings.num_gpu_blocks_override or fitting_blocks(
-        block_bytes(config, block_size, dtype),
+        bytes_per_block,
         settings.kv_cache_memory_bytes or default_kv_cache_bytes(weights_bytes(config, dtype)),
     )
+    check_kv_cache_fits(num_blocks, bytes_per_block)
     asked, trained = settings.max_model_len, config.max_position_embeddings
     if asked is not None and asked > trained:
         raise StartupError(
@@ -178,10 +198,31 @@ def _describe(config: ModelConfig, limits: RowLimits, dtype: torch.dtype) -> ste
 
 
 def _activations_bytes(config: ModelConfig, limits: RowLimits, dtype: torch.dtype) -> int:
-    """Return what the largest step holds at once: gate, up and their product, and the logits."""
+    """Return what the largest step holds at once, and the table of rotary positions.
+
+    A step is at its largest in a layer's MLP (gate, up and their product) or in the logits.
+    """
     widest = 2 * config.hidden_size + 3 * config.intermediate_size
     tokens = limits.max_num_batched_tokens * widest * dtype.itemsize
-    return tokens + limits.num_rows * config.vocab_size * torch.float32.itemsize
+    logits = limits.num_rows * config.vocab_size * torch.float32.itemsize
+    return tokens + logits + limits.max_model_len * config.head_dim * torch.float32.itemsize
+
+
+def _warn_of_limits(
+    settings: WorkerSettings, config: ModelConfig, ready: step_pb2.WorkerReady
+) -> None:
+    """Tell now what would be noticed later: requests too long, or memory that runs out."""
+    if note := lowered_context(settings, config, ready):
+        structlog.get_logger().warning(note)
+    needed = (
+        ready.memory.weights_bytes + ready.memory.kv_cache_bytes + ready.memory.activations_bytes
+    )
+    if needed > (available := available_bytes()):
+        structlog.get_logger().warning(
+            f"once the KV cache is full the model takes {needed / 1e9:.1f} GB, and"
+            f" {available / 1e9:.1f} GB are available. Lower --kv-cache-memory-bytes, or the"
+            " system may end the worker when memory runs out."
+        )
 
 
 def _warm_up(runner: ModelRunner, limits: RowLimits) -> None:

@@ -1,34 +1,90 @@
 """`octavo plan`: what a model would take on this machine, before anything is loaded."""
 
-import os
+import json
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from octavo.model_files import resolve_model
 from octavo.serve_settings import Count
 from octavo.startup import StartupError
 from octavo.v1.step_pb2 import WorkerReady
 
-from .loading import describe_worker
-from .models.config import ModelConfig
+from .loading import describe_worker, lowered_context
+from .memory import available_bytes, resident_bytes
 from .settings import Dtype, WorkerSettings
-
-_STATM = Path("/proc/self/statm")
 
 _LENGTHS = (512, 2048, 8192, 32_768, 131_072)
 
 
+@dataclass(frozen=True, kw_only=True)
+class PlanSettings:
+    """Flags of `octavo plan`: those of `octavo serve` that decide about memory."""
+
+    dtype: Dtype = "auto"
+    """Type of weights and activations; auto chooses what this machine computes fast."""
+    block_size: Count = 16
+    """Tokens in a KV block."""
+    max_model_len: Count | None = None
+    """Most tokens of prompt and output together; unset: what the model was trained for."""
+    max_num_seqs: Count = 256
+    """Most outputs that run at once."""
+    max_num_batched_tokens: Count = 512
+    """Most tokens of one step."""
+    kv_cache_memory_bytes: Count | None = None
+    """Memory for the KV cache; unset: a quarter of what the weights leave, 4 GiB at most."""
+    num_gpu_blocks_override: Count | None = None
+    """Number of KV blocks, whatever the memory allows."""
+    revision: str | None = None
+    """Branch, tag or commit of a model on the hub; unset: main."""
+    offline: Annotated[bool, Parameter(negative=())] = False
+    """Use what was fetched from the hub before, and no network."""
+    json: Annotated[bool, Parameter(negative=())] = False
+    """Print one object, with sizes in bytes and lengths in tokens."""
+    config: Path | None = None
+    """YAML file that gives flags; the command line and the environment go before it."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFit:
+    """How many requests of one length run at once."""
+
+    tokens: int
+    requests: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the worker will hold, in bytes of resident memory, and what fits."""
+
+    model: str
+    device: str
+    dtype: str
+    num_layers: int
+    weights_bytes: int
+    kv_cache_bytes: int
+    """Taken page by page as tokens come, and then kept."""
+    activations_bytes: int
+    program_bytes: int
+    """Python and the libraries, as this process holds them, too."""
+    total_bytes: int
+    """All of these: the worker at its largest."""
+    available_bytes: int
+    """What programs can still take on this machine."""
+    block_size: int
+    num_blocks: int
+    max_num_batched_tokens: int
+    max_model_len: int
+    fits: list[RequestFit]
+    notes: list[str]
+
+
 def main(
-    model: str,
-    *,
-    dtype: Dtype = "auto",
-    block_size: Count = 16,
-    max_model_len: Count | None = None,
-    max_num_seqs: Count = 256,
-    max_num_batched_tokens: Count = 512,
-    kv_cache_memory_bytes: Count | None = None,
-    num_gpu_blocks_override: Count | None = None,
+    model: str, *, settings: Annotated[PlanSettings, Parameter(name="*")] = PlanSettings()
 ) -> int:
     """Say what a model takes and how many requests fit, without loading it.
 
@@ -36,73 +92,63 @@ def main(
     ----------
     model:
         As for `octavo serve`; of a directory, config.json is enough.
-    dtype:
-        Type of weights and activations; auto chooses what this machine computes fast.
-    block_size:
-        Tokens in a KV block.
-    max_model_len:
-        Most tokens of prompt and output together; unset: what the model was trained for.
-    max_num_seqs:
-        Most outputs that run at once.
-    max_num_batched_tokens:
-        Most tokens of one step.
-    kv_cache_memory_bytes:
-        Memory for the KV cache; unset: a quarter of what the weights leave, 4 GiB at most.
-    num_gpu_blocks_override:
-        Number of KV blocks, whatever the memory allows.
     """
     try:
-        settings = WorkerSettings(
-            model=str(resolve_model(model)),
-            scheduler_endpoint="",
-            # No weight is read: where they are missing the plan is the same.
-            load_format="dummy",
-            dtype=dtype,
-            block_size=block_size,
-            max_model_len=max_model_len,
-            max_num_seqs=max_num_seqs,
-            max_num_batched_tokens=max_num_batched_tokens,
-            kv_cache_memory_bytes=kv_cache_memory_bytes,
-            num_gpu_blocks_override=num_gpu_blocks_override,
-        )
-        config, worker = describe_worker(settings)
+        path = resolve_model(model, revision=settings.revision, is_offline=settings.offline)
+        plan = make_plan(model, path, settings)
     except StartupError as error:
         print(f"octavo: {error}", file=sys.stderr)
         return 1
-    print(*_lines(settings, config, worker), sep="\n")
+    print(json.dumps(asdict(plan), indent=2) if settings.json else "\n".join(_lines(plan)))
     return 0
 
 
-def _lines(settings: WorkerSettings, config: ModelConfig, worker: WorkerReady) -> Iterator[str]:
+def make_plan(model: str, path: Path, settings: PlanSettings) -> Plan:
+    """Plan for the model at `path`; raises StartupError where the worker would."""
+    worker_settings = WorkerSettings(
+        model=str(path),
+        scheduler_endpoint="",
+        # No weight is read: where they are missing the plan is the same.
+        load_format="dummy",
+        dtype=settings.dtype,
+        block_size=settings.block_size,
+        max_model_len=settings.max_model_len,
+        max_num_seqs=settings.max_num_seqs,
+        max_num_batched_tokens=settings.max_num_batched_tokens,
+        kv_cache_memory_bytes=settings.kv_cache_memory_bytes,
+        num_gpu_blocks_override=settings.num_gpu_blocks_override,
+    )
+    config, worker = describe_worker(worker_settings)
     memory, (group,) = worker.memory, worker.kv_groups
-    program = _resident_bytes()
+    # Taken here, after the imports and the model's header: a worker has both behind it, too.
+    program, available = resident_bytes(), available_bytes()
     total = program + memory.weights_bytes + memory.kv_cache_bytes + memory.activations_bytes
-    num_tokens = group.num_blocks * worker.block_size
-    yield f"{settings.model}"
-    yield f"  {config.num_layers} layers, {worker.dtype}, {worker.device}"
-    yield ""
-    yield f"  weights      {_shown(memory.weights_bytes)}"
-    yield (
-        f"  KV cache     {_shown(memory.kv_cache_bytes)}"
-        f"   {group.num_blocks:,} blocks of {worker.block_size} tokens: {num_tokens:,} tokens"
+    notes = []
+    if lowered := lowered_context(worker_settings, config, worker):
+        notes.append(lowered)
+    if total > available:
+        notes.append("this is more than is available. Lower --kv-cache-memory-bytes.")
+    return Plan(
+        model=model,
+        device=worker.device,
+        dtype=worker.dtype,
+        num_layers=config.num_layers,
+        weights_bytes=memory.weights_bytes,
+        kv_cache_bytes=memory.kv_cache_bytes,
+        activations_bytes=memory.activations_bytes,
+        program_bytes=program,
+        total_bytes=total,
+        available_bytes=available,
+        block_size=worker.block_size,
+        num_blocks=group.num_blocks,
+        max_num_batched_tokens=worker.max_num_batched_tokens,
+        max_model_len=worker.max_model_len,
+        fits=[
+            RequestFit(length, requests_at_once(worker, length))
+            for length in _lengths(worker.max_model_len)
+        ],
+        notes=notes,
     )
-    yield (
-        f"  activations  {_shown(memory.activations_bytes)}"
-        f"   the largest step: {worker.max_num_batched_tokens:,} tokens"
-    )
-    yield f"  the program  {_shown(program)}"
-    yield f"  in all       {_shown(total)}"
-    yield ""
-    yield f"  context      {worker.max_model_len:,} tokens"
-    if settings.max_model_len is None and worker.max_model_len < config.max_position_embeddings:
-        yield (
-            f"  Note: the model was trained for {config.max_position_embeddings:,} tokens; the"
-            " context is lowered to what the KV cache holds. Raise --kv-cache-memory-bytes."
-        )
-    yield ""
-    yield "  tokens of a request   requests at once"
-    for length in _lengths(worker.max_model_len):
-        yield f"  {length:>19,}   {requests_at_once(worker, length):>16,}"
 
 
 def requests_at_once(worker: WorkerReady, length: int) -> int:
@@ -118,11 +164,34 @@ def _lengths(max_model_len: int) -> list[int]:
     return [length for length in _LENGTHS if length < max_model_len] + [max_model_len]
 
 
-def _resident_bytes() -> int:
-    """Return the memory this process holds: the same libraries that a worker has loaded."""
-    if not _STATM.exists():
-        return 0
-    return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+def _lines(plan: Plan) -> Iterator[str]:
+    num_tokens = plan.num_blocks * plan.block_size
+    at_start = plan.total_bytes - plan.kv_cache_bytes - plan.activations_bytes
+    yield f"{plan.model}: {plan.num_layers} layers in {plan.dtype} on {plan.device}"
+    yield ""
+    yield f"  weights      {_shown(plan.weights_bytes)}"
+    yield (
+        f"  KV cache     {_shown(plan.kv_cache_bytes)}"
+        f"   {plan.num_blocks:,} blocks of {plan.block_size} tokens: {num_tokens:,} tokens"
+    )
+    yield (
+        f"  activations  {_shown(plan.activations_bytes)}"
+        f"   of a step of {plan.max_num_batched_tokens:,} tokens"
+    )
+    yield f"  program      {_shown(plan.program_bytes)}   Python and its libraries"
+    yield (
+        f"  in all       {_shown(plan.total_bytes)}"
+        f"   resident: {at_start / 1e9:.3f} GB at the start, the rest as the KV cache fills"
+    )
+    yield f"  available    {_shown(plan.available_bytes)}   on this machine, now"
+    yield ""
+    yield f"  context      {plan.max_model_len:8,} tokens"
+    for note in plan.notes:
+        yield f"  Note: {note}"
+    yield ""
+    yield "  tokens of a request   requests at once"
+    for fit in plan.fits:
+        yield f"  {fit.tokens:>19,}   {fit.requests:>16,}"
 
 
 def _shown(num_bytes: int) -> str:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from octavo.gguf_file import GGUFFile
-from octavo.worker import kv_cache
+from octavo.worker import kv_cache, memory
 from octavo.worker.models.config import ModelConfig
 from tests.worker.tiny_models import tiny_llama, write_gguf
 
@@ -44,7 +44,7 @@ def test_default_is_a_quarter_of_what_the_weights_leave_and_4_gib_at_most(
 ) -> None:
     total = psutil.virtual_memory().total
     limit = tmp_path / "memory.max"
-    monkeypatch.setattr(kv_cache, "_CGROUP_LIMIT", limit)
+    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
     assert kv_cache.default_kv_cache_bytes(total - (1 << 30)) == 256 << 20
     assert kv_cache.default_kv_cache_bytes(total + 1) == 0
     assert kv_cache.default_kv_cache_bytes(-(1 << 40)) == 4 << 30

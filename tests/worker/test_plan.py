@@ -1,6 +1,8 @@
 """octavo.worker.plan: what is planned is what a worker then takes."""
 
 import dataclasses
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from octavo.startup import StartupReport
 from octavo.v1.step_pb2 import KVGroup, WorkerReady
 from octavo.worker import plan
 from octavo.worker.loading import describe_worker, load_model_runner
+from octavo.worker.plan import PlanSettings
 from tests.worker.runners import settings_for
 from tests.worker.tiny_models import save_tiny_llama
 
@@ -33,9 +36,9 @@ def test_a_config_is_enough_and_the_weights_are_those_of_transformers(
 ) -> None:
     model = save_tiny_llama(tmp_path, vocab_size=50_000, hidden_size=1024)
     (tmp_path / "model.safetensors").unlink()
-    status = plan.main(str(tmp_path), dtype="float32", num_gpu_blocks_override=8, max_num_seqs=3)
+    settings = PlanSettings(dtype="float32", num_gpu_blocks_override=8, max_num_seqs=3)
+    assert plan.main(str(tmp_path), settings=settings) == 0
     shown = capsys.readouterr().out
-    assert status == 0
     assert f"weights      {model.num_parameters() * 4 / 1e9:8.3f} GB" in shown
     assert "8 blocks of 16 tokens: 128 tokens" in shown
 
@@ -43,24 +46,51 @@ def test_a_config_is_enough_and_the_weights_are_those_of_transformers(
 def test_a_context_that_does_not_fit_is_lowered_with_a_note(
     saved: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert plan.main(str(saved), num_gpu_blocks_override=8) == 0
+    assert plan.main(str(saved), settings=PlanSettings(num_gpu_blocks_override=8)) == 0
     shown = capsys.readouterr().out
-    assert "context      128 tokens" in shown
-    assert "trained for 256 tokens; the context is lowered" in shown
+    assert re.search("context +128 tokens", shown)
+    assert "trained for 256 tokens; the context is lowered to the 128 that" in shown
 
 
 def test_a_context_that_fits_has_no_note(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert plan.main(str(saved), num_gpu_blocks_override=16) == 0
+    assert plan.main(str(saved), settings=PlanSettings(num_gpu_blocks_override=16)) == 0
     assert "Note" not in capsys.readouterr().out
 
 
 def test_a_length_that_was_asked_for_and_does_not_fit_is_refused(
     saved: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert plan.main(str(saved), num_gpu_blocks_override=8, max_model_len=200) == 1
+    settings = PlanSettings(num_gpu_blocks_override=8, max_model_len=200)
+    assert plan.main(str(saved), settings=settings) == 1
     shown = capsys.readouterr()
     assert "--max-model-len 200 does not fit" in shown.err and shown.err.count("\n") == 1
     assert shown.out == ""
+
+
+def test_a_cache_larger_than_all_memory_is_refused(
+    saved: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert plan.main(str(saved), settings=PlanSettings(num_gpu_blocks_override=1 << 45)) == 1
+    assert "no memory for a KV cache" in capsys.readouterr().err
+
+
+def test_programs_get_the_parts_and_their_sum(
+    saved: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert plan.main(str(saved), settings=PlanSettings(num_gpu_blocks_override=8, json=True)) == 0
+    planned = json.loads(capsys.readouterr().out)
+    parts = ("weights_bytes", "kv_cache_bytes", "activations_bytes", "program_bytes")
+    assert planned["total_bytes"] == sum(planned[part] for part in parts)
+    assert planned["fits"] == [{"tokens": 128, "requests": 1}]
+    assert len(planned["notes"]) == 1
+
+
+def test_more_than_is_available_has_a_note(
+    saved: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan, "available_bytes", lambda: 1 << 20)
+    assert plan.main(str(saved), settings=PlanSettings(num_gpu_blocks_override=16)) == 0
+    assert "more than is available" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,8 @@ TIMEOUT_S = 10.0
 class ScriptedScheduler:
     """The other end of the socket: reads frames of one kind, sends whatever a test likes."""
 
-    def __init__(self, endpoint: str) -> None:
+    def __init__(self, endpoint: str, *, timeout_s: float = TIMEOUT_S) -> None:
+        self._timeout_s = timeout_s
         self._context = zmq.asyncio.Context()
         self._socket = self._context.socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.LINGER, 0)
@@ -35,7 +36,7 @@ class ScriptedScheduler:
 
     async def receive(self, kind: str) -> step_pb2.WorkerFrame:
         """Return the next frame of this kind, passing over the others."""
-        async with asyncio.timeout(TIMEOUT_S):
+        async with asyncio.timeout(self._timeout_s):
             while True:
                 self.identity, body = await self._socket.recv_multipart()
                 frame = step_pb2.WorkerFrame.FromString(body)
