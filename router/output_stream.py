@@ -184,7 +184,7 @@ class OutputStream:
                 delta = self._take_delta(index, output)
                 finish, output.pending_finish = output.pending_finish, None
                 if delta is not None:
-                    yield inference_pb2.StreamEvent(delta=delta)
+                    yield delta
                 if finish is not None:
                     yield inference_pb2.StreamEvent(finished=finish)
             if self._has_news.is_set():
@@ -211,29 +211,29 @@ class OutputStream:
                 delta = inference_pb2.Delta(output_index=index, text=self._echo)
                 yield inference_pb2.StreamEvent(delta=delta)
 
-    def _take_delta(self, index: int, output: _Output) -> inference_pb2.Delta | None:
+    def _take_delta(self, index: int, output: _Output) -> inference_pb2.StreamEvent | None:
         """Return all that is pending of one output as one event, if there is anything."""
         position, end = output.num_sent_tokens, output.text.num_tokens
         if position == end and not output.pending_text:
             return None
-        delta = inference_pb2.Delta(
-            output_index=index,
-            position=position,
-            text="".join(output.pending_text),
-            token_ids=output.received[position:end] if self._return_token_ids else (),
-            num_tokens=end - position,
-            logprobs=[
-                token_text(self._tokenizer, logprobs)
-                for logprobs in output.pending_logprobs[: end - position]
-            ],
-        )
+        event = inference_pb2.StreamEvent()
+        # Field by field where it is: half the time of making a Delta and copying it.
+        delta = event.delta
+        delta.output_index = index
+        delta.position = position
+        delta.num_tokens = num_tokens = end - position
+        delta.text = text = "".join(output.pending_text)
+        if self._return_token_ids:
+            delta.token_ids.extend(output.received[position:end])
+        for logprobs in output.pending_logprobs[:num_tokens]:
+            delta.logprobs.append(token_text(self._tokenizer, logprobs))
         output.pending_logprobs.clear()
         output.num_sent_tokens = end
         output.pending_text.clear()
-        self._num_buffered_bytes -= len(delta.text) + self._token_bytes * delta.num_tokens
+        self._num_buffered_bytes -= len(text) + self._token_bytes * num_tokens
         if self._has_windows and self._num_buffered_bytes <= PAUSE_BUFFERED_BYTES:
             self._widen_windows()
-        return delta
+        return event
 
     def _buffer(self, output: _Output, text: str, num_tokens: int) -> None:
         if text:

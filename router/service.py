@@ -1,6 +1,5 @@
 """The Inference service: validate → encode → submit → decode → stream."""
 
-import asyncio
 import secrets
 import time
 from typing import Any
@@ -10,9 +9,10 @@ from octavo.v1 import common_pb2, inference_pb2, inference_pb2_grpc, scheduling_
 
 from .calls import request_id, tenant
 from .engine import Engine, EngineCatalog
+from .event_writer import EventWriter
 from .metrics import RouterMetrics
 from .open_requests import OpenRequests
-from .output_stream import OutputStream, SlowReader
+from .output_stream import OutputStream
 from .output_text import OutputText
 from .prompt_validation import validate_chat, validate_prompt_text, validate_prompt_token_ids
 from .served_model import EncodedPrompt, ServedModel
@@ -85,34 +85,13 @@ class InferenceServicer(inference_pb2_grpc.InferenceServicer):
             echo=prompt.echo,
             return_token_ids=options.return_token_ids,
         )
-        client = _EventWriter(context, self._stall_timeout_s)
+        client = EventWriter(context, self._stall_timeout_s)
         metrics = self._metrics.stream(model.name, arrived_s)
-        async with engine.scheduler.submitted(submit, stream):
+        async with engine.scheduler.submitted(submit, stream), client.watched():
             await client.write(_started(model, options, prompt))
             async for event in stream.events():
                 await client.write(event)
                 metrics.observe(event, time.monotonic())
-
-
-class _EventWriter:
-    """Numbers the events of one client, and gives up on one that does not read."""
-
-    def __init__(self, context: Any, stall_timeout_s: float) -> None:
-        self._context = context
-        self._stall_timeout_s = stall_timeout_s
-        self._num_sent = 0
-
-    async def write(self, event: inference_pb2.StreamEvent) -> None:
-        """Raises SlowReader."""
-        event.sequence_number = self._num_sent
-        self._num_sent += 1
-        try:
-            async with asyncio.timeout(self._stall_timeout_s):
-                await self._context.write(event)
-        except TimeoutError:
-            raise SlowReader(
-                f"the client has not read for {self._stall_timeout_s:g} s; its output was given up"
-            ) from None
 
 
 def _submit_request(
