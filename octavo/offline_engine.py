@@ -10,13 +10,12 @@ from octavo.router.metrics import RouterMetrics
 from octavo.router.open_requests import OpenRequests
 from octavo.router.scheduler_client import SchedulerClient
 from octavo.router.service import InferenceServicer
-from octavo.router.step_outputs import hand_out
 from octavo.scheduler.scheduler import Scheduler
 from octavo.scheduler.server import model_info, scheduler_config
 from octavo.scheduler.settings import SchedulerSettings
 from octavo.worker.step_loop import StepRunner
 
-from .errors import InternalError
+from .errors import InternalError, RequestError
 from .request_output import CompletionOutput, RequestOutput
 from .v1 import inference_pb2, scheduling_pb2
 
@@ -55,11 +54,14 @@ class InProcessScheduler(SchedulerClient):
         if plan is not None:
             self._scheduler.update(self._runner.execute(plan), time.monotonic_ns())
         for outputs in self._scheduler.take_outputs().values():
-            hand_out(outputs, self._streams)
+            self._hand_out(outputs)
 
-    async def _submit(self, request: scheduling_pb2.SubmitRequest) -> None:
-        request.router_id = self._router_id
-        self._scheduler.submit(request, time.monotonic_ns())
+    async def _call_submit(self, request: scheduling_pb2.SubmitRequest) -> None:
+        try:
+            self._scheduler.submit(request, time.monotonic_ns())
+        except RequestError:
+            self._with_logprobs.discard(request.request_key)
+            raise
 
     def _send(self, message: scheduling_pb2.AttachRequest) -> None:
         if message.HasField("abort"):
@@ -179,8 +181,10 @@ class _Reader:
 
     async def send_initial_metadata(self, metadata: object) -> None:
         """The request is valid."""
-        num_outputs = self.request.options.n
-        self.output.outputs = [CompletionOutput(index) for index in range(num_outputs)]
+        self.output.outputs = [CompletionOutput(index) for index in range(self.request.options.n)]
+        if self.request.options.HasField("logprobs"):
+            for output in self.output.outputs:
+                output.logprobs, output.cumulative_logprob = [], 0.0
 
     async def write(self, event: inference_pb2.StreamEvent) -> None:
         self.output.add(event, self._stop_token_ids)

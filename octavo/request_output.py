@@ -57,9 +57,10 @@ class RequestOutput:
             case "started":
                 self.prompt_token_ids = list(event.started.prompt_token_ids)
             case "prompt_logprobs":
-                positions = [_position_logprobs(each) for each in event.prompt_logprobs.positions]
-                num_without = len(self.prompt_token_ids) - len(positions)
-                self.prompt_logprobs = [*[None] * num_without, *positions]
+                self.prompt_logprobs = [
+                    _position_logprobs(each) if each.HasField("logprobs") else None
+                    for each in event.prompt_logprobs.positions
+                ]
             case "delta":
                 _extend(self.outputs[event.delta.output_index], event.delta)
             case "finished":
@@ -72,11 +73,9 @@ class RequestOutput:
 def _extend(output: CompletionOutput, delta: inference_pb2.Delta) -> None:
     output.text += delta.text
     output.token_ids += delta.token_ids
-    if delta.logprobs:
-        output.logprobs = output.logprobs or []
-        output.logprobs += [_position_logprobs(each) or {} for each in delta.logprobs]
-        chosen = sum(each.logprobs.chosen.logprob for each in delta.logprobs)
-        output.cumulative_logprob = (output.cumulative_logprob or 0.0) + chosen
+    if output.logprobs is not None and output.cumulative_logprob is not None:
+        output.logprobs += map(_position_logprobs, delta.logprobs)
+        output.cumulative_logprob += sum(each.logprobs.chosen.logprob for each in delta.logprobs)
 
 
 def _finish(
@@ -90,10 +89,7 @@ def _finish(
         output.stop_reason = finished.stop_token_id
 
 
-def _position_logprobs(position: inference_pb2.TokenText) -> PositionLogprobs | None:
-    """Return what is known of one position; None for a prompt's first."""
-    if not position.HasField("logprobs"):
-        return None
+def _position_logprobs(position: inference_pb2.TokenText) -> PositionLogprobs:
     tokens = [position.logprobs.chosen, *position.logprobs.top]
     return {
         token.token_id: Logprob(token.logprob, token.rank, text.decode(errors="replace"))

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from .errors import InvalidArgument, Unsupported
+from .errors import InvalidArgument
 from .v1 import common_pb2, inference_pb2
 
 _MAX_COUNT = 2**32 - 1
@@ -31,12 +31,12 @@ class SamplingParams:
     repetition_penalty: float = 1.0
     """Divides the positive and multiplies the negative logits of tokens seen before."""
     seed: int | None = None
-    """Makes the outputs repeatable; output i draws from seed + i."""
-    stop: str | Sequence[str] = ()
+    """Makes the outputs repeatable; output i draws from seed + i. -1 is the same as None."""
+    stop: str | Sequence[str] | None = None
     """Text that ends the output."""
-    stop_token_ids: Sequence[int] = ()
+    stop_token_ids: Sequence[int] | None = None
     """Tokens that end the output."""
-    bad_words: Sequence[str] = ()
+    bad_words: Sequence[str] | None = None
     """Texts that the output may not have."""
     include_stop_str_in_output: bool = False
     """Show the stop string that matched."""
@@ -47,9 +47,9 @@ class SamplingParams:
     min_tokens: int = 0
     """No end token before so many tokens."""
     logprobs: int | None = None
-    """Log-probabilities of each token and of so many of the best; None: none."""
+    """Log-probabilities of each token and of so many of the best, 20 at most; None: none."""
     prompt_logprobs: int | None = None
-    """The same for the prompt's tokens."""
+    """The same for the prompt's tokens, with 5 at most."""
     logit_bias: Mapping[int, float] | None = None
     """Added to the logits of these tokens."""
     allowed_token_ids: Sequence[int] | None = None
@@ -61,8 +61,6 @@ class SamplingParams:
 
     def to_options(self) -> inference_pb2.GenerationOptions:
         """Return them as they cross the wire; raises InvalidArgument for what does not fit it."""
-        if self.logprobs is not None or self.prompt_logprobs is not None:
-            raise Unsupported("logprobs are not offered offline yet; leave them out")
         for name in _COUNTS:
             value = getattr(self, name)
             if value is not None and not 0 <= value <= _MAX_COUNT:
@@ -80,7 +78,7 @@ class SamplingParams:
                 include_stop_str_in_output=self.include_stop_str_in_output,
             ),
             n=self.n,
-            seed=None if self.seed is None else self.seed % 2**64,
+            seed=None if self.seed in (None, -1) else self.seed % 2**64,
             logprobs=self.logprobs,
             prompt_logprobs=self.prompt_logprobs,
             bad_words=self.bad_words,

@@ -182,10 +182,7 @@ class SchedulerClient:
             try:
                 while (message := await call.read()) is not grpc.aio.EOF:
                     if message.HasField("outputs"):
-                        hand_out(message.outputs, self._streams, self._with_logprobs)
-                        for finished in message.outputs.finished:
-                            if finished.HasField("usage"):
-                                self._with_logprobs.discard(finished.request_key)
+                        self._hand_out(message.outputs)
             finally:
                 control.cancel()
                 # It fails where reading does: of the stream's end.
@@ -193,6 +190,13 @@ class SchedulerClient:
             raise _NotAScheduler("it ended the stream")
         finally:
             call.cancel()
+
+    def _hand_out(self, outputs: scheduling_pb2.StepOutputs) -> None:
+        """Give the streams what a step brought; raises MalformedOutputs."""
+        hand_out(outputs, self._streams, self._with_logprobs)
+        for finished in outputs.finished:
+            if finished.HasField("usage"):
+                self._with_logprobs.discard(finished.request_key)
 
     async def _greet(self, call: Any) -> scheduling_pb2.Welcome:
         hello = scheduling_pb2.Hello(

@@ -4,7 +4,6 @@ import asyncio
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -17,31 +16,9 @@ from octavo import LLM, SamplingParams
 from octavo.errors import InvalidArgument
 from octavo.llm import Prompt
 from octavo.startup import StartupError
-from tests.router.tiny_tokenizers import byte_level_tokenizer, write_directory
-from tests.worker.tiny_models import save_tiny_llama
 
 PROMPT = "the cat sat on"
 GREEDY = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True)
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("model")
-    save_tiny_llama(path, vocab_size=420, eos_token_id=2)
-    write_directory(path, byte_level_tokenizer())
-    return path
-
-
-@pytest.fixture(scope="module")
-def tokenizer(path: Path) -> tokenizers.Tokenizer:
-    return tokenizers.Tokenizer.from_file(str(path / "tokenizer.json"))
-
-
-@pytest.fixture(scope="module")
-def llm(path: Path) -> Iterator[LLM]:
-    llm = LLM(str(path), dtype="float32", kv_cache_memory_bytes=1 << 20, max_num_seqs=8)
-    yield llm
-    llm.close()
 
 
 def greedy_tokens(path: Path, prompt: list[int], count: int) -> list[int]:
