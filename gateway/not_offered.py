@@ -4,15 +4,14 @@ Set to a neutral value they are ignored; set to anything else they are refused, 
 silence. A field that is offered moves from this table into openai_types.py.
 """
 
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import msgspec
 
 from octavo.errors import InvalidArgument
 
-from .openai_types import GenerationBody
-
-BodyT = TypeVar("BodyT", bound=GenerationBody)
+BodyT = TypeVar("BodyT", bound=msgspec.Struct)
 
 NOT_OFFERED: dict[str, tuple[object, ...]] = {
     # Field: the values, beside null, with which it changes nothing.
@@ -34,17 +33,27 @@ NOT_OFFERED: dict[str, tuple[object, ...]] = {
 }
 
 
-def with_not_offered(body_type: type[BodyT]) -> type[BodyT]:
+TOKENIZE_NOT_OFFERED: dict[str, tuple[object, ...]] = {
+    "chat_template": (),
+    "chat_template_kwargs": ({},),
+}
+
+
+def with_not_offered(
+    body_type: type[BodyT], table: Mapping[str, tuple[object, ...]] = NOT_OFFERED
+) -> type[BodyT]:
     """Return the body type with the table's fields added, so that one decoding reads them too."""
-    fields = [(name, Any, None) for name in NOT_OFFERED]
+    fields = [(name, Any, None) for name in table]
     return msgspec.defstruct(  # type: ignore[return-value]
         body_type.__name__, fields, bases=(body_type,), kw_only=True
     )
 
 
-def refuse_not_offered(body: GenerationBody) -> None:
+def refuse_not_offered(
+    body: msgspec.Struct, table: Mapping[str, tuple[object, ...]] = NOT_OFFERED
+) -> None:
     """Raise InvalidArgument if a field of the table is set to something that matters."""
-    for name, neutral_values in NOT_OFFERED.items():
+    for name, neutral_values in table.items():
         value = getattr(body, name)
         if value is not None and not any(_is_same(value, neutral) for neutral in neutral_values):
             raise InvalidArgument(f"{name} is not offered yet; leave it out.", field=name)

@@ -160,7 +160,7 @@ class Tokenized(Struct):
     count: int
     max_model_len: int
     tokens: list[int]
-    token_strs: None = None
+    token_strs: list[str] | None
 
 
 class Detokenized(Struct):

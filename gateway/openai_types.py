@@ -98,7 +98,7 @@ class TokenizeBody(Struct):
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
     return_token_strs: bool | None = None
-    tools: list[Any] | None = None
+    tools: list[dict[str, Any]] | None = None
 
 
 class DetokenizeBody(Struct):

@@ -11,7 +11,7 @@ from octavo.v1.inference_pb2 import (
 
 from .limits import MAX_OUTPUTS, MAX_PROMPT_LOGPROBS, MAX_PROMPTS, MAX_TOP_LOGPROBS
 from .openai_types import ChatBody, CompletionBody, ContentPart, GenerationBody, Message
-from .tools import tools_json
+from .tools import check_tool_choice, tools_json
 
 _COMPLETION_MAX_TOKENS = 16
 """OpenAI's default for /v1/completions; chats run to the end of the context."""
@@ -25,13 +25,14 @@ def chat_requests(body: ChatBody, request_id: str) -> list[ChatRequest]:
         max_tokens = body.max_tokens
     if body.echo:
         raise InvalidArgument("echo is not offered for chats yet; leave it out.", field="echo")
+    check_tool_choice(body.tool_choice)
     options = _options(body, request_id, max_tokens, logprobs=_chat_logprobs(body))
     request = ChatRequest(
         options=options,
         messages=[chat_message(message, i) for i, message in enumerate(body.messages)],
         add_generation_prompt=body.add_generation_prompt,
         continue_final_message=bool(body.continue_final_message),
-        tools_json=tools_json(body),
+        tools_json=tools_json(body.tools),
     )
     return [request]
 

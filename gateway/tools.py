@@ -1,5 +1,6 @@
 """Tools of a chat: checked as far as their form goes, and handed on to the model's template."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -7,17 +8,11 @@ import msgspec
 from octavo.errors import InvalidArgument
 
 from .limits import MAX_TOOL_BYTES, MAX_TOOLS
-from .openai_types import ChatBody
 
 
-def tools_json(body: ChatBody) -> str:
-    """Return the tools as the JSON array that templates take; empty where there are none.
-
-    With `tool_choice` "none" they are passed on, too: the template shows them, and the answer is
-    text in any case, as long as calls are not parsed.
-    """
-    _check_choice(body.tool_choice)
-    tools = body.tools or []
+def tools_json(tools: Sequence[dict[str, Any]] | None) -> str:
+    """Return the tools as the JSON array that templates take; empty where there are none."""
+    tools = tools or []
     if len(tools) > MAX_TOOLS:
         message = f"tools has {len(tools)} entries; at most {MAX_TOOLS} are taken."
         raise InvalidArgument(message, field="tools")
@@ -26,7 +21,12 @@ def tools_json(body: ChatBody) -> str:
     return msgspec.json.encode(tools).decode() if tools else ""
 
 
-def _check_choice(choice: str | dict[str, Any] | None) -> None:
+def check_tool_choice(choice: str | dict[str, Any] | None) -> None:
+    """Raise InvalidArgument unless an answer that is text will do.
+
+    With "none", tools go to the template, too: as long as calls are not parsed, all answers are
+    text.
+    """
     if choice in (None, "none", "auto"):
         return
     if choice == "required" or isinstance(choice, dict):

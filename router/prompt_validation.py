@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from octavo.v1 import inference_pb2, scheduling_pb2
+from octavo.v1 import inference_pb2, scheduling_pb2, tokenizer_pb2
 
 from .checks import check, check_count, check_token_ids
 
@@ -32,6 +32,19 @@ class ValidConversation:
 def validate_chat(
     request: inference_pb2.ChatRequest, model: scheduling_pb2.ModelInfo
 ) -> ValidConversation:
+    """Return the conversation to be answered; raises InvalidArgument."""
+    check(
+        not request.options.echo,
+        "echo",
+        "echo repeats prompts, and a conversation is none; leave it out",
+    )
+    return validate_conversation(request, model)
+
+
+def validate_conversation(
+    request: inference_pb2.ChatRequest | tokenizer_pb2.Conversation,
+    model: scheduling_pb2.ModelInfo,
+) -> ValidConversation:
     """Return the conversation; raises InvalidArgument."""
     messages = validate_messages(request.messages, model)
     goes_on = request.continue_final_message
@@ -44,11 +57,6 @@ def validate_chat(
         not goes_on or messages[-1]["content"].strip() != "",
         "continue_final_message",
         "continue_final_message needs some text in the last message to go on from",
-    )
-    check(
-        not request.options.echo,
-        "echo",
-        "echo repeats prompts, and a conversation is none; leave it out",
     )
     return ValidConversation(
         messages=messages,

@@ -34,6 +34,10 @@ class Tokenizer:
         """Return the bytes of one token, be they whole characters or not."""
         return self._pieces.bytes_of(token_id)
 
+    def spelling_of(self, token_id: int) -> str:
+        """Return the token as the vocabulary has it, which is not its text: "Ġcat" for " cat"."""
+        return self._tokenizer.id_to_token(token_id) or ""
+
     def spellings(self, text: str) -> list[list[int]]:
         """Return how a text comes in an output: at a word's start, or within one."""
         word = text.lstrip(" ")

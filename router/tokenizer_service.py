@@ -7,11 +7,11 @@ from octavo.v1 import tokenizer_pb2, tokenizer_pb2_grpc
 
 from .checks import check_token_ids
 from .engine import EngineCatalog
-from .prompt_validation import ValidConversation, check_text_bytes, validate_messages
+from .prompt_validation import check_text_bytes, validate_conversation
 
 
 class TokenizerServicer(tokenizer_pb2_grpc.TokenizerServicer):
-    """Needs no scheduler once the model is known."""
+    """Needs no scheduler once the model is known. Errors name the fields as REST clients do."""
 
     def __init__(self, catalog: EngineCatalog) -> None:
         self._catalog = catalog
@@ -21,12 +21,11 @@ class TokenizerServicer(tokenizer_pb2_grpc.TokenizerServicer):
     ) -> tokenizer_pb2.TokenizeResponse:
         _, model = self._catalog.find(request.model)
         if request.WhichOneof("input") == "conversation":
-            messages = validate_messages(request.conversation.messages, model.info)
-            text = await model.render(ValidConversation(messages=messages))
+            text = await model.render(validate_conversation(request.conversation, model.info))
             add_special_tokens = False
         else:
             text = request.text
-            check_text_bytes(len(text.encode()), "text", model.info)
+            check_text_bytes(len(text.encode()), "prompt", model.info)
             add_special_tokens = True
         if request.HasField("add_special_tokens"):
             add_special_tokens = request.add_special_tokens
@@ -34,13 +33,17 @@ class TokenizerServicer(tokenizer_pb2_grpc.TokenizerServicer):
             model.tokenizer.encode, text, add_special_tokens=add_special_tokens
         )
         return tokenizer_pb2.TokenizeResponse(
-            token_ids=token_ids, max_model_len=model.info.max_model_len
+            token_ids=token_ids,
+            max_model_len=model.info.max_model_len,
+            token_strs=(
+                map(model.tokenizer.spelling_of, token_ids) if request.return_token_strs else ()
+            ),
         )
 
     async def Detokenize(
         self, request: tokenizer_pb2.DetokenizeRequest, context: Any
     ) -> tokenizer_pb2.DetokenizeResponse:
         _, model = self._catalog.find(request.model)
-        check_token_ids(request.token_ids, "token_ids", model.info)
+        check_token_ids(request.token_ids, "tokens", model.info)
         text = await asyncio.to_thread(model.tokenizer.decode, list(request.token_ids))
         return tokenizer_pb2.DetokenizeResponse(text=text)

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from octavo.v1 import inference_pb2 as octavo_dot_v1_dot_inference__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19octavo/v1/tokenizer.proto\x12\toctavo.v1\x1a\x19octavo/v1/inference.proto\"\xa2\x01\n\x0fTokenizeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x04text\x18\x02 \x01(\tH\x00\x12/\n\x0c\x63onversation\x18\x03 \x01(\x0b\x32\x17.octavo.v1.ConversationH\x00\x12\x1f\n\x12\x61\x64\x64_special_tokens\x18\x04 \x01(\x08H\x01\x88\x01\x01\x42\x07\n\x05inputB\x15\n\x13_add_special_tokens\"8\n\x0c\x43onversation\x12(\n\x08messages\x18\x01 \x03(\x0b\x32\x16.octavo.v1.ChatMessage\"<\n\x10TokenizeResponse\x12\x11\n\ttoken_ids\x18\x01 \x03(\r\x12\x15\n\rmax_model_len\x18\x02 \x01(\r\"5\n\x11\x44\x65tokenizeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\"\"\n\x12\x44\x65tokenizeResponse\x12\x0c\n\x04text\x18\x01 \x01(\t2\x9b\x01\n\tTokenizer\x12\x43\n\x08Tokenize\x12\x1a.octavo.v1.TokenizeRequest\x1a\x1b.octavo.v1.TokenizeResponse\x12I\n\nDetokenize\x12\x1c.octavo.v1.DetokenizeRequest\x1a\x1d.octavo.v1.DetokenizeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19octavo/v1/tokenizer.proto\x12\toctavo.v1\x1a\x19octavo/v1/inference.proto\"\xbd\x01\n\x0fTokenizeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x04text\x18\x02 \x01(\tH\x00\x12/\n\x0c\x63onversation\x18\x03 \x01(\x0b\x32\x17.octavo.v1.ConversationH\x00\x12\x1f\n\x12\x61\x64\x64_special_tokens\x18\x04 \x01(\x08H\x01\x88\x01\x01\x12\x19\n\x11return_token_strs\x18\x05 \x01(\x08\x42\x07\n\x05inputB\x15\n\x13_add_special_tokens\"\xaa\x01\n\x0c\x43onversation\x12(\n\x08messages\x18\x01 \x03(\x0b\x32\x16.octavo.v1.ChatMessage\x12\"\n\x15\x61\x64\x64_generation_prompt\x18\x02 \x01(\x08H\x00\x88\x01\x01\x12\x1e\n\x16\x63ontinue_final_message\x18\x03 \x01(\x08\x12\x12\n\ntools_json\x18\x04 \x01(\tB\x18\n\x16_add_generation_prompt\"P\n\x10TokenizeResponse\x12\x11\n\ttoken_ids\x18\x01 \x03(\r\x12\x15\n\rmax_model_len\x18\x02 \x01(\r\x12\x12\n\ntoken_strs\x18\x03 \x03(\t\"5\n\x11\x44\x65tokenizeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\"\"\n\x12\x44\x65tokenizeResponse\x12\x0c\n\x04text\x18\x01 \x01(\t2\x9b\x01\n\tTokenizer\x12\x43\n\x08Tokenize\x12\x1a.octavo.v1.TokenizeRequest\x1a\x1b.octavo.v1.TokenizeResponse\x12I\n\nDetokenize\x12\x1c.octavo.v1.DetokenizeRequest\x1a\x1d.octavo.v1.DetokenizeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,15 +33,15 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'octavo.v1.tokenizer_pb2', _
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_TOKENIZEREQUEST']._serialized_start=68
-  _globals['_TOKENIZEREQUEST']._serialized_end=230
-  _globals['_CONVERSATION']._serialized_start=232
-  _globals['_CONVERSATION']._serialized_end=288
-  _globals['_TOKENIZERESPONSE']._serialized_start=290
-  _globals['_TOKENIZERESPONSE']._serialized_end=350
-  _globals['_DETOKENIZEREQUEST']._serialized_start=352
-  _globals['_DETOKENIZEREQUEST']._serialized_end=405
-  _globals['_DETOKENIZERESPONSE']._serialized_start=407
-  _globals['_DETOKENIZERESPONSE']._serialized_end=441
-  _globals['_TOKENIZER']._serialized_start=444
-  _globals['_TOKENIZER']._serialized_end=599
+  _globals['_TOKENIZEREQUEST']._serialized_end=257
+  _globals['_CONVERSATION']._serialized_start=260
+  _globals['_CONVERSATION']._serialized_end=430
+  _globals['_TOKENIZERESPONSE']._serialized_start=432
+  _globals['_TOKENIZERESPONSE']._serialized_end=512
+  _globals['_DETOKENIZEREQUEST']._serialized_start=514
+  _globals['_DETOKENIZEREQUEST']._serialized_end=567
+  _globals['_DETOKENIZERESPONSE']._serialized_start=569
+  _globals['_DETOKENIZERESPONSE']._serialized_end=603
+  _globals['_TOKENIZER']._serialized_start=606
+  _globals['_TOKENIZER']._serialized_end=761
 # @@protoc_insertion_point(module_scope)

@@ -45,6 +45,7 @@ PIECES = ("Hel", "lo", ' "wörld"\n\u2028€')
 TEXT = "".join(PIECES)
 TOKEN_IDS = [10, 11, 12]
 PROMPT_TOKEN_IDS = [1, 2, 3, 4]
+PROMPT_TOKEN_STRS = ["Pro", "m", "ö", "pt"]
 STOP_TOKEN_ID = 12
 
 
@@ -269,7 +270,11 @@ class FakeRouter(InferenceServicer, ModelsServicer, TokenizerServicer):
         self, request: TokenizeRequest, context: grpc.aio.ServicerContext
     ) -> TokenizeResponse:
         self.tokenizations.append(request)
-        return TokenizeResponse(token_ids=PROMPT_TOKEN_IDS, max_model_len=8192)
+        return TokenizeResponse(
+            token_ids=PROMPT_TOKEN_IDS,
+            max_model_len=8192,
+            token_strs=PROMPT_TOKEN_STRS if request.return_token_strs else (),
+        )
 
     async def Detokenize(
         self, request: DetokenizeRequest, context: grpc.aio.ServicerContext

@@ -1,5 +1,6 @@
 """Text to token ids and back, through the router."""
 
+import json
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from octavo.v1.inference_pb2 import ChatMessage
 from octavo.v1.tokenizer_pb2 import Conversation, TokenizeRequest
 from tests.gateway.conftest import Gateway
-from tests.gateway.fake_router import MODEL, PROMPT_TOKEN_IDS, FakeRouter
+from tests.gateway.fake_router import MODEL, PROMPT_TOKEN_IDS, PROMPT_TOKEN_STRS, FakeRouter
 
 
 async def test_a_prompt_or_a_conversation_becomes_token_ids(
@@ -21,12 +22,36 @@ async def test_a_prompt_or_a_conversation_becomes_token_ids(
     ):
         answer = await gateway.http.post("/tokenize", json={"model": MODEL} | fields)
         assert answer.json() == wanted
-    conversation = Conversation(messages=[ChatMessage(role="user", content="b")])
+    conversation = Conversation(
+        messages=[ChatMessage(role="user", content="b")], add_generation_prompt=True
+    )
     assert fake_router.tokenizations == [
         TokenizeRequest(model=MODEL, text="a"),
         TokenizeRequest(model=MODEL, text="", add_special_tokens=False),
         TokenizeRequest(model=MODEL, conversation=conversation),
     ]
+
+
+async def test_what_shapes_a_conversation_reaches_the_router(
+    gateway: Gateway, fake_router: FakeRouter
+) -> None:
+    tool = {"type": "function", "function": {"name": "add"}}
+    fields = {
+        "messages": [{"role": "assistant", "content": "b"}],
+        "add_generation_prompt": False,
+        "continue_final_message": True,
+        "return_token_strs": True,
+        "tools": [tool],
+    }
+    answer = await gateway.http.post("/tokenize", json={"model": MODEL} | fields)
+    assert answer.json()["token_strs"] == PROMPT_TOKEN_STRS
+    [request] = fake_router.tokenizations
+    assert request.conversation == Conversation(
+        messages=[ChatMessage(role="assistant", content="b")],
+        add_generation_prompt=False,
+        continue_final_message=True,
+        tools_json=json.dumps([tool], separators=(",", ":")),
+    )
 
 
 async def test_token_ids_become_text(gateway: Gateway) -> None:
@@ -47,9 +72,9 @@ async def test_token_ids_become_text(gateway: Gateway) -> None:
         ),
         (
             "/tokenize",
-            {"prompt": "a", "return_token_strs": True},
-            "return_token_strs",
-            "return_token_strs is not offered yet; leave it out.",
+            {"messages": [], "chat_template": "{{ 1 }}"},
+            "chat_template",
+            "chat_template is not offered yet; leave it out.",
         ),
         ("/detokenize", {}, "tokens", "tokens is missing."),
         (

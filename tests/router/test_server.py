@@ -170,6 +170,36 @@ async def test_a_conversation_is_tokenized_as_chat_does(
     assert list(answer.token_ids) == tokenizer.encode(rendered, add_special_tokens=False)
 
 
+async def test_a_conversation_is_tokenized_as_it_is_to_end(
+    router: Router, tokenizer: Tokenizer
+) -> None:
+    conversation = tokenizer_pb2.Conversation(messages=[ChatMessage(role="user", content="hi")])
+    for field, end in (("add_generation_prompt", "<|im_end|>\n"), ("continue_final_message", "")):
+        changed = tokenizer_pb2.Conversation(
+            add_generation_prompt=False, continue_final_message=not end
+        )
+        changed.MergeFrom(conversation)
+        request = tokenizer_pb2.TokenizeRequest(model=MODEL, conversation=changed)
+        answer = await router.tokenizer.Tokenize(request)
+        wanted = tokenizer.encode("<|im_start|>user\nhi" + end, add_special_tokens=False)
+        assert list(answer.token_ids) == wanted, field
+
+
+async def test_tokens_are_spelled_as_the_vocabulary_does(
+    router: Router, tokenizer: Tokenizer
+) -> None:
+    request = tokenizer_pb2.TokenizeRequest(model=MODEL, text="the cat", return_token_strs=True)
+    answer = await router.tokenizer.Tokenize(request)
+    assert len(answer.token_strs) == len(answer.token_ids)
+    assert "".join(answer.token_strs).replace("Ġ", " ") == "the cat"
+
+
+async def test_a_prompt_that_is_too_long_is_named_as_rest_clients_know_it(router: Router) -> None:
+    request = tokenizer_pb2.TokenizeRequest(model=MODEL, text="x" * (16 * 200 + 1))
+    with pytest.raises(grpc.aio.AioRpcError, match="prompt has 3201 bytes of text"):
+        await router.tokenizer.Tokenize(request)
+
+
 async def test_token_ids_beyond_the_vocabulary_are_refused(router: Router) -> None:
     request = tokenizer_pb2.DetokenizeRequest(model=MODEL, token_ids=[512])
     with pytest.raises(grpc.aio.AioRpcError, match="the model's ids are below 512") as error:
