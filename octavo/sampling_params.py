@@ -2,25 +2,29 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated, get_type_hints
+
+import msgspec
+from msgspec import Meta
 
 from .errors import InvalidArgument
 from .v1 import common_pb2, inference_pb2
 
-_MAX_COUNT = 2**32 - 1
-_COUNTS = ("n", "max_tokens", "min_tokens", "logprobs", "prompt_logprobs", "truncate_prompt_tokens")
+_MAX_UINT32 = 2**32 - 1
+Uint32 = Annotated[int, Meta(ge=0, le=_MAX_UINT32)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SamplingParams:
-    """What one prompt's outputs are drawn by; ranges are checked when it is used."""
+    """What one prompt's outputs are drawn by; values are checked when it is used."""
 
-    n: int = 1
+    n: Annotated[int, Meta(ge=1, le=_MAX_UINT32)] = 1
     """Outputs of the prompt, which is computed once."""
     temperature: float = 1.0
     """Divides the logits; 0 is greedy."""
     top_p: float = 1.0
     """Smallest set of tokens whose probabilities sum to at least this; 1: all."""
-    top_k: int = 0
+    top_k: Annotated[int, Meta(ge=-1, le=_MAX_UINT32)] = 0
     """Most probable tokens kept; 0 or -1: all."""
     min_p: float = 0.0
     """Keeps tokens at least this share as probable as the most probable one."""
@@ -34,7 +38,7 @@ class SamplingParams:
     """Makes the outputs repeatable; output i draws from seed + i. -1 is the same as None."""
     stop: str | Sequence[str] | None = None
     """Text that ends the output."""
-    stop_token_ids: Sequence[int] | None = None
+    stop_token_ids: Sequence[Uint32] | None = None
     """Tokens that end the output."""
     bad_words: Sequence[str] | None = None
     """Texts that the output may not have."""
@@ -42,31 +46,26 @@ class SamplingParams:
     """Show the stop string that matched."""
     ignore_eos: bool = False
     """Go on past the model's end-of-sequence tokens."""
-    max_tokens: int | None = 16
+    max_tokens: Uint32 | None = 16
     """Most tokens of one output; None: what is left of the context."""
-    min_tokens: int = 0
+    min_tokens: Uint32 = 0
     """No end token before so many tokens."""
-    logprobs: int | None = None
+    logprobs: Uint32 | None = None
     """Log-probabilities of each token and of so many of the best, 20 at most; None: none."""
-    prompt_logprobs: int | None = None
+    prompt_logprobs: Uint32 | None = None
     """The same for the prompt's tokens, with 5 at most."""
-    logit_bias: Mapping[int, float] | None = None
+    logit_bias: Mapping[Uint32, float] | None = None
     """Added to the logits of these tokens."""
-    allowed_token_ids: Sequence[int] | None = None
+    allowed_token_ids: Annotated[Sequence[Uint32], Meta(min_length=1)] | None = None
     """Only these tokens can be drawn."""
     skip_special_tokens: bool = True
     """Leave special tokens out of the text."""
-    truncate_prompt_tokens: int | None = None
+    truncate_prompt_tokens: Uint32 | None = None
     """Keep only so many of the prompt's last tokens."""
 
     def to_options(self) -> inference_pb2.GenerationOptions:
         """Return them as they cross the wire; raises InvalidArgument for what does not fit it."""
-        for name in _COUNTS:
-            value = getattr(self, name)
-            if value is not None and not 0 <= value <= _MAX_COUNT:
-                raise InvalidArgument(
-                    f"{name} is {value}; it must be between 0 and {_MAX_COUNT}", field=name
-                )
+        self._check_types()
         return inference_pb2.GenerationOptions(
             sampling=self._sampling(),
             stop=common_pb2.StopConditions(
@@ -86,6 +85,18 @@ class SamplingParams:
             truncate_prompt_tokens=self.truncate_prompt_tokens,
         )
 
+    def _check_types(self) -> None:
+        for name, its_type in _TYPES.items():
+            value = getattr(self, name)
+            try:
+                msgspec.convert(value, its_type)
+            except msgspec.ValidationError as error:
+                # "Expected `int | null`, got `str` - at `$[0]`"
+                reason = str(error).partition(" - at ")[0].replace("null", "None")
+                raise InvalidArgument(
+                    f"{name} is {value!r:.80}; {reason[0].lower()}{reason[1:]}", field=name
+                ) from None
+
     def _sampling(self) -> common_pb2.SamplingParams:
         bias = self.logit_bias or {}
         # All are sent: one that is left out would be the model's own default.
@@ -101,3 +112,6 @@ class SamplingParams:
             logit_bias_values=list(bias.values()),
             allowed_token_ids=self.allowed_token_ids or (),
         )
+
+
+_TYPES = get_type_hints(SamplingParams, include_extras=True)
