@@ -3,6 +3,7 @@
 A command's module is imported when the command is given, so `octavo --help` stays quick.
 """
 
+import os
 import sys
 from collections.abc import Mapping
 
@@ -46,6 +47,10 @@ _EPILOGUE = (
 )
 
 
+# The status that a shell gives a program that SIGPIPE has ended.
+_PIPE_CLOSED = 141
+
+
 def build_app() -> App:
     app = App(
         name="octavo",
@@ -74,10 +79,17 @@ def _add(app: App, commands: Mapping[str, tuple[str, str]]) -> None:
 def main() -> None:
     """Run the command in sys.argv; a mistake in it becomes a line and exit status 2."""
     try:
-        build_app()(sys.argv[1:])
+        try:
+            build_app()(sys.argv[1:])
+        finally:
+            sys.stdout.flush()
     except CycloptsError as error:
         print(f"octavo: {error}", file=sys.stderr)
         sys.exit(2)
+    except BrokenPipeError:
+        # Who reads our output (`| head`) has read enough; Python would complain again at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(_PIPE_CLOSED)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Where flags come from beside the command line: the environment, then a YAML file."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,16 +8,25 @@ import yaml
 from cyclopts import App, ArgumentCollection, CycloptsError
 from cyclopts.config import Dict, Env
 
+from .serve_settings import ServeSettings
+
 
 def read_config_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
     """Fill the flags that nothing has given yet from the file that `--config` names.
 
-    Its keys are the flags without the dashes in front. A key that is no flag is an error.
+    Its keys are the flags without the dashes in front. One file can serve several commands: a flag
+    of `octavo serve` that this command has no use for is passed over. A key that is no flag at all
+    is an error.
     """
     path = _config_path(arguments)
     if path is None:
         return
-    values: Any = _load(path)
+    ours = {argument.name for argument in arguments}
+    values: Any = {
+        key: value
+        for key, value in _load(path).items()
+        if (flag := _flag(key)) in ours or flag not in _SERVE_FLAGS
+    }
     # Cyclopts looks for a command's flags under the command's name.
     for command in reversed(commands):
         values = {command: values}
@@ -25,6 +35,13 @@ def read_config_file(app: App, commands: tuple[str, ...], arguments: ArgumentCol
 
 SOURCES = (Env("OCTAVO_", command=False, show=False), read_config_file)
 """For cyclopts, in the order of precedence; the command line goes before them."""
+
+
+def _flag(name: Any) -> str:
+    return f"--{name}".replace("_", "-")
+
+
+_SERVE_FLAGS = frozenset(_flag(field.name) for field in dataclasses.fields(ServeSettings))
 
 
 def _config_path(arguments: Sequence[Any]) -> str | None:

@@ -17,7 +17,9 @@ def check_port_is_free(host: str, port: int, flag: str) -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except socket.gaierror as error:
-        raise StartupError(f"--host {host}: no such address here ({error.strerror}).") from error
+        raise StartupError(
+            f"--host {host}: no such address here ({error.strerror}); give another."
+        ) from error
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise StartupError(

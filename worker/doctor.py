@@ -1,17 +1,22 @@
-"""`octavo doctor`: can this machine serve, and what to do where it cannot."""
+"""`octavo doctor`: can this machine serve, and what to do where it cannot.
 
+Nothing here imports torch, which alone takes two seconds.
+"""
+
+import importlib.metadata
 import json
 import os
 import resource
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
+from rich.console import Console
+from rich.text import Text
 
 from octavo.kernels.cpu import build
 from octavo.ports import check_port_is_free
@@ -19,13 +24,17 @@ from octavo.run_directory import run_directory
 from octavo.serve_settings import Port
 from octavo.startup import StartupError
 
-from .cpu import describe_device
+from .cpu_features import bfloat16_feature
+from .memory import available_bytes, machine_bytes
 
 _LEAST_OPEN_FILES = 4096
 _LEAST_DISK_BYTES = 2 << 30
+_LEAST_MEMORY_BYTES = 2 << 30
 _LEAST_SHM_BYTES = 64 << 20
 _SHM = Path("/dev/shm")
 _QUERY_TIMEOUT_S = 10
+
+_COLORS = {"ok": "green", "warning": "yellow", "error": "red"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,55 +49,78 @@ class Finding:
     """What to do; None where all is well."""
 
 
-def main(
-    *,
-    host: str = "127.0.0.1",
-    port: Port = 8000,
-    grpc_port: Port = 50051,
-    json: Annotated[bool, Parameter(negative=())] = False,
-) -> int:
-    """Check this machine: devices, compiler, kernels, ports, directories, limits.
+@dataclass(frozen=True, kw_only=True)
+class DoctorSettings:
+    """Flags of `octavo doctor`: those of `octavo serve` that the machine has to agree with."""
 
-    Parameters
-    ----------
-    host:
-        Address that `octavo serve` is to listen on.
-    port:
-        Port of the REST API.
-    grpc_port:
-        Port of the gRPC API.
-    json:
-        Print a list of objects with check, status, text and fix.
-    """
+    host: str = "127.0.0.1"
+    """Address that `octavo serve` is to listen on."""
+    port: Port = 8000
+    """Port of the REST API."""
+    grpc_port: Port = 50051
+    """Port of the gRPC API."""
+    json: Annotated[bool, Parameter(negative=())] = False
+    """Print a list of objects with check, status, text and fix."""
+    config: Path | None = None
+    """YAML file that gives flags; the command line and the environment go before it."""
+
+
+def main(*, settings: Annotated[DoctorSettings, Parameter(name="*")] = DoctorSettings()) -> int:
+    """Check this machine: devices, compiler, kernels, ports, directories, limits."""
     findings = [
         _check_cpu(),
+        _check_memory(),
         _check_gpus(),
+        _check_torch(),
         _check_kernels(),
-        _check_port(host, port, "--port"),
-        _check_port(host, grpc_port, "--grpc-port"),
+        _check_port(settings.host, settings.port, "--port"),
+        _check_port(settings.host, settings.grpc_port, "--grpc-port"),
         _check_cache(),
         _check_sockets(),
         _check_shared_memory(),
         _check_open_files(),
     ]
-    print(_as_json(findings) if json else "\n".join(_lines(findings)))
+    if settings.json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        # Long lines are the terminal's to wrap: paths in them are there to be copied.
+        Console(highlight=False, soft_wrap=True).print(_report(findings))
     return int(any(finding.status == "error" for finding in findings))
 
 
-def _as_json(findings: list[Finding]) -> str:
-    return json.dumps([asdict(finding) for finding in findings], indent=2)
-
-
-def _lines(findings: list[Finding]) -> Iterator[str]:
+def _report(findings: list[Finding]) -> Text:
     width = max(len(finding.check) for finding in findings)
+    report = Text()
     for finding in findings:
-        yield f"{finding.status:<7}  {finding.check:<{width}}  {finding.text}"
+        report.append(f"{finding.status:<7}", style=_COLORS[finding.status])
+        report.append(f"  {finding.check:<{width}}  {finding.text}\n")
         if finding.fix:
-            yield f"{'':<7}  {'':<{width}}  fix: {finding.fix}"
+            report.append(f"{'':<7}  {'':<{width}}  fix: {finding.fix}\n", style="bold")
+    errors = sum(finding.status == "error" for finding in findings)
+    warnings = sum(finding.status == "warning" for finding in findings)
+    report.append(f"\n{_counted(errors, 'error')}, {_counted(warnings, 'warning')}. ")
+    report.append("Mend the errors first." if errors else "This machine can serve.")
+    return report
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _check_cpu() -> Finding:
-    return Finding("cpu", "ok", describe_device())
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    feature = bfloat16_feature()
+    kind = f"{feature}: bfloat16 is computed fast" if feature else "float32, no bfloat16 of its own"
+    return Finding("cpu", "ok", f"{cores} cores, {kind}")
+
+
+def _check_memory() -> Finding:
+    available = available_bytes()
+    text = f"{available / 1e9:.1f} of {machine_bytes() / 1e9:.1f} GB available"
+    if available < _LEAST_MEMORY_BYTES:
+        fix = "end other programs; `octavo plan MODEL` says what a model takes."
+        return Finding("memory", "warning", text, fix)
+    return Finding("memory", "ok", text)
 
 
 def _check_gpus() -> Finding:
@@ -110,6 +142,14 @@ def _check_gpus() -> Finding:
     return Finding("gpu", "ok", f"{', '.join(names) or 'none'}; this release computes on the CPU")
 
 
+def _check_torch() -> Finding:
+    try:
+        return Finding("torch", "ok", importlib.metadata.version("torch"))
+    except importlib.metadata.PackageNotFoundError:
+        fix = "install it: pip install torch"
+        return Finding("torch", "error", "not installed; the worker computes with it", fix)
+
+
 def _check_kernels() -> Finding:
     """Build the kernels, or find them built: that is the compiler's test."""
     started_s = time.monotonic()
@@ -126,8 +166,8 @@ def _check_port(host: str, port: int, flag: str) -> Finding:
     try:
         check_port_is_free(host, port, flag)
     except StartupError as error:
-        fix = f"stop the other process, or give `octavo serve` another {flag}."
-        return Finding(check, "error", str(error), fix)
+        problem, _, fix = str(error).partition("; ")
+        return Finding(check, "error", problem, fix)
     return Finding(check, "ok", f"{port} on {host} is free")
 
 

@@ -1,6 +1,7 @@
 """octavo.cli: help, mistakes, and where a flag's value comes from."""
 
 import importlib
+import os
 import shlex
 import subprocess
 import sys
@@ -158,6 +159,17 @@ def test_the_file_may_come_from_the_environment(
     assert value_of(dry_run(monkeypatch, capsys)["gateway"], "--port") == "8123"
 
 
+def test_a_command_takes_its_own_flags_out_of_the_file_of_serve(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "flags.yaml"
+    path.write_text("port: 8123\nmax_num_seqs: 3\nmax-model-len: 99\n")
+    monkeypatch.setattr(sys, "argv", ["octavo"])
+    _, bound, _ = cli.build_app().parse_args(["plan", "demo", "--config", str(path)])
+    settings = bound.arguments["settings"]
+    assert (settings.max_num_seqs, settings.max_model_len) == (3, 99)
+
+
 def test_a_key_called_like_a_command_is_a_flag_where_there_is_one(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -177,3 +189,12 @@ def test_ctrl_c_ends_without_a_traceback(
     monkeypatch.setattr("octavo.bench_serve.make_workload", interrupt)
     assert run_cli(monkeypatch, "bench", "serve") == 130
     assert capsys.readouterr().err == ""
+
+
+def test_a_reader_that_leaves_early_is_no_error() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-P", "-m", "octavo.cli", "config", "show"]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, b"")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from octavo.worker import cpu
+from octavo.worker import cpu, cpu_features
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ def test_auto_is_bfloat16_where_the_cpu_has_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (tmp_path / "cpuinfo").write_text(cpuinfo)
-    monkeypatch.setattr(cpu, "_CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(cpu_features, "_CPUINFO", tmp_path / "cpuinfo")
     assert cpu.choose_dtype("auto") == dtype
     assert feature is None or f", {feature})" in cpu.describe_device()
 

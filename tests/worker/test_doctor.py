@@ -3,6 +3,8 @@
 import json
 import resource
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +12,14 @@ import pytest
 
 from octavo.kernels.cpu import build
 from octavo.worker import doctor
+from octavo.worker.doctor import DoctorSettings
 from tests.end_to_end.cluster import free_port
 
 
 def examine(capsys: pytest.CaptureFixture[str], **flags: Any) -> tuple[int, dict[str, Any]]:
     """Return the exit status, and check → finding."""
     ports = {"port": free_port(), "grpc_port": free_port()}
-    status = doctor.main(**(ports | flags), json=True)
+    status = doctor.main(settings=DoctorSettings(**(ports | flags), json=True))
     return status, {each["check"]: each for each in json.loads(capsys.readouterr().out)}
 
 
@@ -72,6 +75,23 @@ def test_few_open_files_are_a_warning(
 
 
 def test_for_people_there_is_a_line_for_each_check(capsys: pytest.CaptureFixture[str]) -> None:
-    doctor.main(port=free_port(), grpc_port=free_port())
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[1] for line in lines if "fix:" not in line][:2] == ["cpu", "gpu"]
+    doctor.main(settings=DoctorSettings(port=free_port(), grpc_port=free_port()))
+    shown = capsys.readouterr().out
+    lines = shown.splitlines()
+    assert [line.split()[1] for line in lines[:2]] == ["cpu", "memory"]
+    assert lines[-1].startswith("0 errors") and "\x1b" not in shown
+
+
+def test_little_memory_is_a_warning(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "available_bytes", lambda: 1 << 30)
+    status, findings = examine(capsys)
+    assert status == 0
+    assert findings["memory"]["status"] == "warning" and findings["memory"]["fix"]
+
+
+def test_torch_is_looked_for_and_not_imported() -> None:
+    code = "import sys, octavo.worker.doctor as d; d.main(); sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr

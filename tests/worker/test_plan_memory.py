@@ -14,7 +14,7 @@ from octavo.v1.common_pb2 import SamplingParams
 from tests.worker.plans import added, plan
 from tests.worker.test_scheduler_client import ScriptedScheduler
 
-OCTAVO = Path(sys.executable).with_name("octavo")
+OCTAVO = str(Path(sys.executable).with_name("octavo"))
 
 pytestmark = pytest.mark.slow
 
@@ -72,7 +72,7 @@ async def test_a_worker_with_a_full_cache_holds_what_was_planned(
     endpoint = f"ipc://{tmp_path}/workers.sock"
     scheduler = ScriptedScheduler(endpoint, timeout_s=60)
     worker = await asyncio.create_subprocess_exec(
-        *(OCTAVO, "worker", "--model", model, "--scheduler-endpoint", endpoint, *flags)
+        *(OCTAVO, "worker", "--model", str(model), "--scheduler-endpoint", endpoint, *flags)
     )
     try:
         await scheduler.welcome(epoch=1)
