@@ -14,12 +14,16 @@ from cyclopts import Parameter
 
 from octavo import LLM, SamplingParams
 
+from .bench_dataset import BenchPrompt
 from .bench_progress import progress_bar
 from .bench_report import check_writable, report, spread_ms
-from .bench_workload import BenchPrompt, make_workload
+from .bench_workload import USUAL_VOCAB_SIZE, make_workload
 from .errors import RequestError
+from .model_files import resolve_model
 from .serve_settings import Count
 from .startup import StartupError
+from .worker.loading import open_model
+from .worker.settings import WorkerSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +32,10 @@ class OfflineSettings:
 
     model: str = "demo"
     """As for `octavo serve`."""
+    revision: str | None = None
+    """Branch, tag or commit of a model on the hub; unset: main."""
+    offline: Annotated[bool, Parameter(negative=())] = False
+    """Use what was fetched from the hub before, and no network."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Type of weights and activations; auto chooses what this machine computes fast."""
     input_len: Count = 128
@@ -47,7 +55,7 @@ class ThroughputSettings(OfflineSettings):
     """Flags of `octavo bench throughput`."""
 
     dataset: str = "random"
-    """`random`, or a file of one {"prompt": TEXT, "output_tokens": NUMBER} a line."""
+    """`random`, a ShareGPT file, or one of {"prompt": TEXT, "output_tokens": NUMBER} a line."""
     num_prompts: Count = 64
     """Prompts, all there from the start."""
     max_num_seqs: Count = 256
@@ -70,10 +78,11 @@ def throughput(
     """Measure tokens per second with many prompts at once, without a server."""
     try:
         check_writable(settings.output_json)
-        workload = _workload(settings, settings.dataset, settings.num_prompts)
-        with contextlib.closing(_load(settings, settings.max_num_seqs)) as llm:
+        path = _model_path(settings)
+        workload = _workload(settings, path, settings.dataset, settings.num_prompts)
+        with contextlib.closing(_load(settings, path, settings.max_num_seqs)) as llm:
             # The first step of a process builds kernels and wakes threads.
-            _generate(llm, [BenchPrompt([1], 1)])
+            _generate(llm, [BenchPrompt([0], 1)])
             started_s = time.perf_counter()
             num_input_tokens, num_output_tokens = _generate(llm, workload, shows_progress=True)
             duration_s = time.perf_counter() - started_s
@@ -102,12 +111,13 @@ def latency(
     try:
         check_writable(settings.output_json)
         # No two batches are alike, or the prefix cache would have computed the later ones.
-        prompts = _workload(settings, "random", settings.batch_size * (settings.num_iters + 1))
         size = settings.batch_size
+        path = _model_path(settings)
+        prompts = _workload(settings, path, "random", size * (settings.num_iters + 1))
         batches = [prompts[i : i + size] for i in range(0, len(prompts), size)]
         durations_s = []
         with (
-            contextlib.closing(_load(settings, size)) as llm,
+            contextlib.closing(_load(settings, path, size)) as llm,
             progress_bar("batches", settings.num_iters) as advance,
         ):
             _generate(llm, batches.pop())
@@ -132,18 +142,26 @@ def latency(
     return 0
 
 
-def _workload(settings: OfflineSettings, dataset: str, num_prompts: int) -> list[BenchPrompt]:
+def _model_path(settings: OfflineSettings) -> Path:
+    return resolve_model(settings.model, revision=settings.revision, is_offline=settings.offline)
+
+
+def _workload(
+    settings: OfflineSettings, path: Path, dataset: str, num_prompts: int
+) -> list[BenchPrompt]:
+    config, _ = open_model(WorkerSettings(model=str(path), scheduler_endpoint=""))
     return make_workload(
         dataset,
         num_prompts=num_prompts,
         input_len=settings.input_len,
         output_len=settings.output_len,
         seed=settings.seed,
+        vocab_size=min(config.vocab_size, USUAL_VOCAB_SIZE),
     )
 
 
-def _load(settings: OfflineSettings, max_num_seqs: int) -> LLM:
-    return LLM(model=settings.model, dtype=settings.dtype, max_num_seqs=max_num_seqs)
+def _load(settings: OfflineSettings, path: Path, max_num_seqs: int) -> LLM:
+    return LLM(model=str(path), dtype=settings.dtype, max_num_seqs=max_num_seqs)
 
 
 def _generate(

@@ -18,9 +18,10 @@ import httpx
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from .bench_dataset import BenchPrompt
 from .bench_progress import progress_bar
 from .bench_report import check_writable, report, spread_ms
-from .bench_workload import BenchPrompt, make_workload
+from .bench_workload import USUAL_VOCAB_SIZE, make_workload
 from .client_settings import ClientSettings
 from .openai_client import (
     TIMEOUT,
@@ -41,7 +42,7 @@ class BenchServeSettings(ClientSettings):
     """Flags of `octavo bench serve`."""
 
     dataset: str = "random"
-    """`random`, or a file of one {"prompt": TEXT, "output_tokens": NUMBER} a line."""
+    """`random`, a ShareGPT file, or one of {"prompt": TEXT, "output_tokens": NUMBER} a line."""
     num_prompts: Count = 100
     """Requests to send."""
     input_len: Count = 128
@@ -54,6 +55,8 @@ class BenchServeSettings(ClientSettings):
     """Most requests under way at once; unset: no limit."""
     seed: int = 0
     """Seed of the random prompts and intervals."""
+    vocab_size: Count = USUAL_VOCAB_SIZE
+    """Token ids of random prompts are below this; lower it for a model that has fewer."""
     output_json: Path | None = None
     """File for the results."""
 
@@ -85,6 +88,7 @@ def main(
             input_len=settings.input_len,
             output_len=settings.output_len,
             seed=settings.seed,
+            vocab_size=settings.vocab_size,
         )
         model = settings.model
         if model is None:
@@ -156,10 +160,13 @@ async def _send_all(
             return measured
 
         tasks = []
+        due_s = time.perf_counter()
         for prompt in workload:
             tasks.append(group.create_task(send(prompt)))
             if math.isfinite(settings.request_rate):
-                await asyncio.sleep(draw.expovariate(settings.request_rate))
+                # A Poisson process. By the clock: a sleep that lasts too long delays no later one.
+                due_s += draw.expovariate(settings.request_rate)
+                await asyncio.sleep(due_s - time.perf_counter())
     return [task.result() for task in tasks]
 
 

@@ -110,6 +110,40 @@ def test_random_prompts_depend_on_the_seed_and_nothing_else() -> None:
     assert len({tuple(each.prompt) for each in draw(1)}) == 3
 
 
+@pytest.mark.parametrize("vocab_size", [1, 2, 96, 5000])
+def test_random_prompts_keep_within_a_small_vocabulary(vocab_size: int) -> None:
+    (prompt,) = make_workload(
+        "random", num_prompts=1, input_len=500, output_len=1, seed=0, vocab_size=vocab_size
+    )
+    assert len(prompt.prompt) == 500 and max(map(int, prompt.prompt)) < vocab_size
+
+
+def test_conversations_give_the_question_and_as_long_an_answer(tmp_path: Path) -> None:
+    def conversation(*texts: str) -> dict[str, Any]:
+        return {"conversations": [{"from": "human", "value": text} for text in texts]}
+
+    path = tmp_path / "sharegpt.json"
+    records = [
+        conversation("What is the capital?", "a" * 80, "And of Italy?"),
+        conversation("Tell me a long story.", "b" * 400),
+        conversation("No answer was kept."),
+        conversation("Hi", "too short a question"),
+        conversation("c" * 5000, "too long a question"),
+        conversation("too long an answer", "d" * 9000),
+    ]
+    path.write_text(json.dumps(records))
+
+    def lengths(seed: int) -> list[tuple[Any, int]]:
+        made = make_workload(str(path), num_prompts=2, input_len=1, output_len=1, seed=seed)
+        return [(each.prompt, each.output_len) for each in made]
+
+    assert sorted(lengths(0)) == [("Tell me a long story.", 100), ("What is the capital?", 20)]
+    assert {tuple(lengths(seed)) for seed in range(9)} == {
+        tuple(lengths(0)),
+        tuple(reversed(lengths(0))),
+    }
+
+
 def test_a_file_gives_prompts_and_lengths_and_is_repeated(tmp_path: Path) -> None:
     path = tmp_path / "prompts.jsonl"
     path.write_text('{"prompt": "one", "output_tokens": 2}\n\n{"prompt": "two"}\n')
@@ -129,7 +163,10 @@ def test_a_file_gives_prompts_and_lengths_and_is_repeated(tmp_path: Path) -> Non
         ('{"prompt": "a"}\n{"text": "b"}\n', "line 2: give one object a line"),
         ('{"prompt": 3}\n', "line 1: prompt must be a text"),
         ('{"prompt": "a", "output_tokens": 0}\n', "whole number of at least 1"),
-        ("[]\n", "line 1: give one object a line"),
+        ("3\n", "line 1: give one object a line"),
+        ("[]\n", "holds no prompts"),
+        ('[{"text": "a"}]', "not a list of ShareGPT conversations"),
+        ('[{"conversations"', "not a list of ShareGPT conversations"),
     ],
 )
 def test_a_file_that_cannot_be_used_says_where(
