@@ -4,10 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, get_type_hints
 
-import msgspec
 from msgspec import Meta
 
-from .errors import InvalidArgument
+from .typed_value import typed
 from .v1 import common_pb2, inference_pb2
 
 _MAX_UINT32 = 2**32 - 1
@@ -87,15 +86,7 @@ class SamplingParams:
 
     def _check_types(self) -> None:
         for name, its_type in _TYPES.items():
-            value = getattr(self, name)
-            try:
-                msgspec.convert(value, its_type)
-            except msgspec.ValidationError as error:
-                # "Expected `int | null`, got `str` - at `$[0]`"
-                reason = str(error).partition(" - at ")[0].replace("null", "None")
-                raise InvalidArgument(
-                    f"{name} is {value!r:.80}; {reason[0].lower()}{reason[1:]}", field=name
-                ) from None
+            typed(getattr(self, name), its_type, name)
 
     def _sampling(self) -> common_pb2.SamplingParams:
         bias = self.logit_bias or {}

@@ -14,7 +14,7 @@ from transformers import LlamaForCausalLM
 
 from octavo import LLM, SamplingParams
 from octavo.errors import InvalidArgument
-from octavo.llm import Prompt
+from octavo.offline_requests import Prompt
 from octavo.startup import StartupError
 
 PROMPT = "the cat sat on"
@@ -120,6 +120,25 @@ def test_a_conversation_goes_through_the_chat_template(
     assert one[0].outputs[0].token_ids == as_prompt.outputs[0].token_ids
 
 
+def test_messages_are_those_of_the_rest_api(llm: LLM, tokenizer: tokenizers.Tokenizer) -> None:
+    parts = [{"type": "text", "text": "hel"}, {"type": "text", "text": "lo"}]
+    (plain,) = llm.chat([{"role": "system", "content": "hello"}], GREEDY)
+    (in_parts,) = llm.chat([{"role": "developer", "content": parts}], GREEDY)
+    assert in_parts.prompt_token_ids == plain.prompt_token_ids
+
+
+def test_tools_go_to_a_chat_template_of_ones_own(
+    path: Path, tmp_path: Path, tokenizer: tokenizers.Tokenizer
+) -> None:
+    template = tmp_path / "template.jinja"
+    template.write_text("{{ tools[0].function.name }}: {{ messages[0].content }}")
+    llm = LLM(str(path), dtype="float32", kv_cache_memory_bytes=1 << 18, chat_template=template)
+    tool = {"type": "function", "function": {"name": "add"}}
+    (result,) = llm.chat([{"role": "user", "content": "hello"}], GREEDY, tools=[tool])
+    assert tokenizer.decode(result.prompt_token_ids) == "add: hello"
+    llm.close()
+
+
 def test_more_prompts_than_rows_and_blocks_all_come_back(path: Path) -> None:
     crowded = LLM(str(path), dtype="float32", num_gpu_blocks_override=8, max_num_seqs=4)
     roomy = LLM(str(path), dtype="float32", num_gpu_blocks_override=256, max_num_seqs=32)
@@ -140,8 +159,16 @@ def test_an_error_names_the_field_and_the_next_call_is_served(llm: LLM) -> None:
         llm.generate(PROMPT, [GREEDY, GREEDY])
     with pytest.raises(InvalidArgument, match='either "prompt" or "prompt_token_ids"'):
         llm.generate({"text": PROMPT}, GREEDY)
-    with pytest.raises(InvalidArgument, match="text only"):
+    with pytest.raises(InvalidArgument, match="prompt is .*; expected `int` >= 0"):
+        llm.generate([[5, -1]], GREEDY)
+    with pytest.raises(InvalidArgument, match="has type 'image_url', which is not offered"):
         llm.chat([{"role": "user", "content": [{"type": "image_url"}]}], GREEDY)
+    with pytest.raises(InvalidArgument, match="tool_calls is not offered yet"):
+        llm.chat([{"role": "assistant", "tool_calls": [{"id": "1"}]}], GREEDY)
+    with pytest.raises(InvalidArgument, match=r"messages\[0\] is .*; expected `str`, got `int`"):
+        llm.chat([{"role": 7, "content": "hello"}], GREEDY)
+    with pytest.raises(InvalidArgument, match=r"tools\[0\] must have type 'function'"):
+        llm.chat([{"role": "user", "content": "hello"}], GREEDY, tools=[{"name": "add"}])
     assert llm.generate(PROMPT, GREEDY)[0].finished
 
 
