@@ -5,7 +5,9 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
-from octavo.router.engine import Engine, EngineCatalog
+from octavo.router.engine import Engine
+from octavo.router.engine_catalog import EngineCatalog
+from octavo.router.loaded_models import LoadedModels
 from octavo.router.metrics import RouterMetrics
 from octavo.router.open_requests import OpenRequests
 from octavo.router.scheduler_client import SchedulerClient
@@ -42,10 +44,11 @@ class InProcessScheduler(SchedulerClient):
     async def run(
         self,
         on_attached: Callable[[scheduling_pb2.ModelInfo], Awaitable[None]],
-        on_lost: Callable[[], Awaitable[None]],
+        on_change: Callable[[], Awaitable[None]],
     ) -> None:
         """Tell what is served, and stay until cancelled."""
         await on_attached(self.info)
+        await on_change()
         await asyncio.Event().wait()
 
     def step(self) -> None:
@@ -75,7 +78,7 @@ class OfflineEngine:
 
     def __init__(self, scheduler: InProcessScheduler, chat_template: Path | None) -> None:
         self._scheduler = scheduler
-        engine = Engine(scheduler, chat_template)
+        engine = Engine(scheduler, LoadedModels(chat_template))
         open_requests = OpenRequests()
         self._servicer = InferenceServicer(
             EngineCatalog([engine]), open_requests, RouterMetrics(open_requests)
@@ -88,10 +91,10 @@ class OfflineEngine:
         """Read tokenizer and chat template; raises StartupError."""
         attached = asyncio.Event()
 
-        async def set_serving(is_serving: bool) -> None:
+        async def on_change() -> None:
             attached.set()
 
-        self._attachment = asyncio.create_task(self._engine.run(set_serving))
+        self._attachment = asyncio.create_task(self._engine.run(on_change))
         ready = asyncio.create_task(attached.wait())
         await asyncio.wait({self._attachment, ready}, return_when=asyncio.FIRST_COMPLETED)
         ready.cancel()

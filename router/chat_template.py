@@ -25,21 +25,20 @@ log = structlog.get_logger()
 class ChatTemplate:
     """The chat template of one model. One conversation is rendered at a time."""
 
-    def __init__(self, source: TemplateSource, max_characters: int) -> None:
+    def __init__(self, source: TemplateSource) -> None:
         self._source = source
-        self._max_characters = max_characters
         self._helper: _Helper | None = None
         self._turn = asyncio.Lock()
 
     async def start(self) -> None:
         """Start the helper; raises StartupError if the template cannot be parsed."""
-        self._helper = await _Helper.start(self._source, self._max_characters)
+        self._helper = await _Helper.start(self._source)
 
     async def close(self) -> None:
         async with self._turn:
             await self._drop_helper()
 
-    async def render(self, conversation: ValidConversation) -> str:
+    async def render(self, conversation: ValidConversation, max_characters: int) -> str:
         """Return the prompt, up to where the model is to go on.
 
         Raises:
@@ -49,6 +48,7 @@ class ChatTemplate:
             "messages": conversation.messages,
             "tools": conversation.tools,
             "add_generation_prompt": conversation.add_generation_prompt,
+            "max_characters": max_characters,
         }
         # Shielded: an answer that nobody waits for would be taken for the next one's.
         answer = await asyncio.shield(self._exchange(request))
@@ -86,7 +86,7 @@ class _Helper:
         self._process = process
 
     @classmethod
-    async def start(cls, source: TemplateSource, max_characters: int) -> "_Helper":
+    async def start(cls, source: TemplateSource) -> "_Helper":
         helper = cls(
             await asyncio.create_subprocess_exec(
                 # -P: no module is taken from the directory that the router was started in.
@@ -97,11 +97,7 @@ class _Helper:
                 stderr=asyncio.subprocess.DEVNULL,
             )
         )
-        setup = {
-            "template": source.text,
-            "variables": source.variables,
-            "max_characters": max_characters,
-        }
+        setup = {"template": source.text, "variables": source.variables}
         try:
             answer = await helper.ask(setup, _START_TIMEOUT_S)
         except (TimeoutError, EOFError, OSError) as error:

@@ -5,7 +5,7 @@ from typing import Any
 
 from octavo.v1 import models_pb2, models_pb2_grpc
 
-from .engine import EngineCatalog
+from .engine_catalog import EngineCatalog
 from .served_model import ServedModel
 
 
@@ -18,17 +18,13 @@ class ModelsServicer(models_pb2_grpc.ModelsServicer):
     async def ListModels(
         self, request: models_pb2.ListModelsRequest, context: Any
     ) -> models_pb2.ListModelsResponse:
-        models = [
-            _describe(name, model)
-            for model in self._catalog.models()
-            for name in model.info.served_names
-        ]
+        models = [_describe(name, self._catalog.find(name).model) for name in self._catalog.names()]
         return models_pb2.ListModelsResponse(models=models)
 
     async def GetModel(
         self, request: models_pb2.GetModelRequest, context: Any
     ) -> models_pb2.GetModelResponse:
-        _, model = self._catalog.find(request.model)
+        model = self._catalog.find(request.model).model
         return models_pb2.GetModelResponse(model=_describe(request.model, model))
 
 

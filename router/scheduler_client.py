@@ -10,12 +10,13 @@ from typing import Any
 import grpc
 import structlog
 
-from octavo.errors import RequestError, Unavailable, from_rpc_error
+from octavo.errors import Unavailable, from_rpc_error
 from octavo.grpc_server import CHANNEL_OPTIONS
 from octavo.startup import StartupError
 from octavo.v1 import scheduling_pb2, scheduling_pb2_grpc
 from octavo.version import PROTOCOL_VERSION
 
+from .engine_load import EngineLoad
 from .output_stream import OutputStream, SlowReader
 from .step_outputs import MalformedOutputs, hand_out
 
@@ -27,6 +28,7 @@ _CHANNEL_OPTIONS = [
 _FIRST_RETRY_S = 0.1
 _MAX_RETRY_S = 2.0
 _RETRY_AFTER_S = 1.0
+_UNREACHABLE = "the scheduler cannot be reached; send the request again"
 
 # What a scheduler says about a request; anything else from it is an error of ours.
 _SUBMIT_ERRORS = {
@@ -45,7 +47,8 @@ class SchedulerClient:
 
     def __init__(self, address: str, router_id: bytes) -> None:
         """`router_id` is 16 random bytes, the same for the process's life."""
-        self._address = address
+        self.address = address
+        self.load = EngineLoad()
         self._router_id = router_id
         self._incarnations = itertools.count(1)
         self._streams: dict[bytes, OutputStream] = {}
@@ -59,33 +62,38 @@ class SchedulerClient:
     def is_attached(self) -> bool:
         return self._control is not None
 
+    @property
+    def is_serving(self) -> bool:
+        """Whether it takes requests."""
+        return self.is_attached and not self.load.is_draining
+
     async def run(
         self,
         on_attached: Callable[[scheduling_pb2.ModelInfo], Awaitable[None]],
-        on_lost: Callable[[], Awaitable[None]],
+        on_change: Callable[[], Awaitable[None]],
     ) -> None:
         """Stay attached until cancelled; open streams fail UNAVAILABLE when the scheduler is lost.
 
         Args:
-            on_attached: awaited with what the scheduler serves before tokens are read.
-            on_lost: awaited after a scheduler that was attached is gone.
+            on_attached: awaited with what the scheduler serves before anything is sent to it.
+            on_change: awaited when the scheduler has begun or ceased to serve.
         Raises:
             StartupError: the scheduler speaks another version of the protocol.
         """
         delay_s = _FIRST_RETRY_S
-        async with grpc.aio.insecure_channel(self._address, options=_CHANNEL_OPTIONS) as channel:
+        async with grpc.aio.insecure_channel(self.address, options=_CHANNEL_OPTIONS) as channel:
             self._stub = scheduling_pb2_grpc.SchedulingStub(channel)
             while True:
                 try:
-                    await self._attach(on_attached)
+                    await self._attach(on_attached, on_change)
                 except (grpc.aio.AioRpcError, _NotAScheduler, MalformedOutputs) as error:
                     reason = error.details() if isinstance(error, grpc.RpcError) else str(error)
-                    log.warning("scheduler lost", scheduler=self._address, reason=reason)
+                    log.warning("scheduler lost", scheduler=self.address, reason=reason)
                 finally:
                     was_attached = self._lose()
                 if was_attached:
                     delay_s = _FIRST_RETRY_S
-                    await on_lost()
+                    await on_change()
                 # Routers that lost the same scheduler do not come back in step.
                 await asyncio.sleep(delay_s * random.uniform(0.5, 1.0))
                 delay_s = min(2 * delay_s, _MAX_RETRY_S)
@@ -97,11 +105,13 @@ class SchedulerClient:
         """Have the scheduler run a request while the block runs; what is left then is aborted.
 
         Raises:
+            NotSubmitted: the scheduler is away or draining; the block was not entered.
             RequestError: the scheduler refuses the request.
         """
         key = request.request_key
         # Before it is submitted: its first tokens may be here before the answer.
         self._streams[key] = stream
+        self.load.add(request)
         reason = scheduling_pb2.ABORT_REASON_CLIENT
         try:
             await self._submit(request)
@@ -115,6 +125,7 @@ class SchedulerClient:
                     self.abort(key, reason)
         finally:
             del self._streams[key]
+            self.load.remove(key)
 
     def abort(
         self,
@@ -145,7 +156,7 @@ class SchedulerClient:
 
     async def _submit(self, request: scheduling_pb2.SubmitRequest) -> None:
         if not self.is_attached:
-            raise _unreachable()
+            raise NotSubmitted(_UNREACHABLE, retry_after_s=_RETRY_AFTER_S)
         if request.HasField("num_logprobs"):
             self._with_logprobs.add(request.request_key)
         request.router_id = self._router_id
@@ -169,20 +180,28 @@ class SchedulerClient:
             self.abort(request_key, scheduling_pb2.ABORT_REASON_CLIENT)
 
     async def _attach(
-        self, on_attached: Callable[[scheduling_pb2.ModelInfo], Awaitable[None]]
+        self,
+        on_attached: Callable[[scheduling_pb2.ModelInfo], Awaitable[None]],
+        on_change: Callable[[], Awaitable[None]],
     ) -> None:
         """Attach once, and read until the stream ends."""
         call = self._stub.Attach(wait_for_ready=True)
         try:
             welcome = await self._greet(call)
             await on_attached(welcome.model)
-            log.info("scheduler attached", scheduler=self._address, path=welcome.model.path)
+            log.info("scheduler attached", scheduler=self.address, path=welcome.model.path)
             self._control = asyncio.Queue()
             control = asyncio.create_task(_write_all(self._control, call))
             try:
+                await on_change()
                 while (message := await call.read()) is not grpc.aio.EOF:
                     if message.HasField("outputs"):
                         self._hand_out(message.outputs)
+                    elif message.HasField("load"):
+                        was_serving = self.is_serving
+                        self.load.update(message.load)
+                        if self.is_serving != was_serving:
+                            await on_change()
             finally:
                 control.cancel()
                 # It fails where reading does: of the stream's end.
@@ -209,14 +228,14 @@ class SchedulerClient:
             answer = await call.read()
         except grpc.aio.AioRpcError as error:
             if error.code() == grpc.StatusCode.FAILED_PRECONDITION:
-                raise StartupError(f"scheduler {self._address}: {error.details()}") from error
+                raise StartupError(f"scheduler {self.address}: {error.details()}") from error
             raise
         if answer is grpc.aio.EOF or not answer.HasField("welcome"):
             raise _NotAScheduler("its first message is no Welcome")
         welcome: scheduling_pb2.Welcome = answer.welcome
         if welcome.protocol_version != PROTOCOL_VERSION:
             raise StartupError(
-                f"scheduler {self._address} speaks protocol {welcome.protocol_version}, this router"
+                f"scheduler {self.address} speaks protocol {welcome.protocol_version}, this router"
                 f" {PROTOCOL_VERSION}; run the same version of octavo for both"
             )
         return welcome
@@ -224,10 +243,15 @@ class SchedulerClient:
     def _lose(self) -> bool:
         """Fail what is open; return whether a scheduler was attached."""
         was_attached, self._control = self.is_attached, None
+        self.load = EngineLoad()
         self._with_logprobs.clear()
         for stream in self._streams.values():
-            stream.fail(_unreachable())
+            stream.fail(Unavailable(_UNREACHABLE, retry_after_s=_RETRY_AFTER_S))
         return was_attached
+
+
+class NotSubmitted(Unavailable):
+    """The scheduler has not taken the request; another one may."""
 
 
 class _NotAScheduler(Exception):
@@ -239,19 +263,16 @@ async def _write_all(control: "asyncio.Queue[scheduling_pb2.AttachRequest]", cal
         await call.write(await control.get())
 
 
-def _unreachable() -> RequestError:
-    return Unavailable(
-        "the scheduler cannot be reached; send the request again", retry_after_s=_RETRY_AFTER_S
-    )
-
-
 def _refusal(error: grpc.aio.AioRpcError) -> Exception:
     """Return what a refused Submit means to the client."""
     refusal = from_rpc_error(error)
-    if error.code() in _SUBMIT_ERRORS or refusal.retry_after_s is not None:
+    if error.code() in _SUBMIT_ERRORS:
         return refusal
-    # The transport's own UNAVAILABLE, or a scheduler that was replaced and does not know us yet.
     if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.FAILED_PRECONDITION):
-        return _unreachable()
+        # It drains, and says so. Or it was replaced and does not know us yet, or its connection
+        # broke: then our stream did too, which ends what it may have taken.
+        is_its_word = refusal.retry_after_s is not None
+        message = refusal.message if is_its_word else _UNREACHABLE
+        return NotSubmitted(message, retry_after_s=refusal.retry_after_s or _RETRY_AFTER_S)
     unexpected: Exception = error
     return unexpected

@@ -1,28 +1,39 @@
-"""A served model as the router sees it: what its scheduler said, its tokenizer, its template."""
+"""A served model as the router sees it: its files, and what its engines say."""
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import NamedTuple
 
 from octavo.block_hash import extend_chain, root_hash
 from octavo.errors import InvalidArgument
 from octavo.v1 import common_pb2, scheduling_pb2
 
 from .calls import tenant
-from .chat_template import ChatTemplate
-from .generation_config import read_generation_config
-from .model_text import load_model_text
+from .loaded_model import LoadedModel
 from .prompt_validation import ValidConversation, check_fits_context, max_prompt_bytes
 from .tokenizer import Tokenizer
 from .validation import ValidOptions
 
 
+class HashScheme(NamedTuple):
+    """What of an engine its block hashes depend on."""
+
+    model_hash: bytes
+    block_size: int
+
+    @classmethod
+    def of(cls, info: scheduling_pb2.ModelInfo) -> "HashScheme":
+        return cls(info.model_hash, info.block_size)
+
+
 @dataclass(frozen=True, slots=True)
 class EncodedPrompt:
-    """A prompt as the scheduler takes it."""
+    """A prompt as schedulers take it."""
 
     token_ids: list[int]
-    block_hashes: bytes
+    block_hashes: Mapping[HashScheme, bytes]
+    """For each kind of engine that serves the model; replicas are mostly of one."""
     echo: str
     """Its text, if outputs are to begin with it."""
     bad_words: tuple[tuple[int, ...], ...]
@@ -30,43 +41,25 @@ class EncodedPrompt:
 
 
 class ServedModel:
-    """Encodes prompts. What takes long runs on a thread, in one hop for each request."""
+    """Encodes prompts. What takes long runs on a thread, in one hop for each request.
 
-    def __init__(
-        self,
-        info: scheduling_pb2.ModelInfo,
-        tokenizer: Tokenizer,
-        chat_template: ChatTemplate | None,
-        sampling_defaults: common_pb2.SamplingParams,
-    ) -> None:
-        self.info = info
-        self.tokenizer = tokenizer
-        self.sampling_defaults = sampling_defaults
-        self._chat_template = chat_template
+    Attributes:
+        info: of the engine with the longest context: what that cannot take, none can.
+    """
 
-    @classmethod
-    async def load(
-        cls,
-        info: scheduling_pb2.ModelInfo,
-        chat_template_path: Path | None,
-        *,
-        reads_generation_config: bool,
-    ) -> "ServedModel":
-        """Read the model's files; raises StartupError."""
-        text = await asyncio.to_thread(load_model_text, Path(info.path), chat_template_path)
-        defaults = common_pb2.SamplingParams()
-        if reads_generation_config:
-            defaults = read_generation_config(Path(info.path))
-        chat_template = None
-        if text.chat_template is not None:
-            # The template's own words come on top of the messages.
-            chat_template = ChatTemplate(text.chat_template, 2 * max_prompt_bytes(info))
-            await chat_template.start()
-        return cls(info, text.tokenizer, chat_template, defaults)
+    def __init__(self, files: LoadedModel, infos: Sequence[scheduling_pb2.ModelInfo]) -> None:
+        """`infos`: what the engines say that serve it."""
+        self.info = max(infos, key=lambda info: info.max_model_len)
+        self._files = files
+        self._hash_schemes = {HashScheme.of(info) for info in infos}
 
-    async def close(self) -> None:
-        if self._chat_template is not None:
-            await self._chat_template.close()
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self._files.tokenizer
+
+    @property
+    def sampling_defaults(self) -> common_pb2.SamplingParams:
+        return self._files.sampling_defaults
 
     @property
     def name(self) -> str:
@@ -91,13 +84,15 @@ class ServedModel:
 
     async def render(self, conversation: ValidConversation) -> str:
         """Return the conversation as text, special tokens written out."""
-        if self._chat_template is None:
+        if self._files.chat_template is None:
             raise InvalidArgument(
                 f"model {self.name!r} has no chat template; send a prompt instead, or start the"
                 " router with --chat-template",
                 field="messages",
             )
-        return await self._chat_template.render(conversation)
+        # The template's own words come on top of the messages.
+        max_characters = 2 * max_prompt_bytes(self.info)
+        return await self._files.chat_template.render(conversation, max_characters)
 
     def _encode(
         self, text: str, field: str, options: ValidOptions, *, add_special_tokens: bool
@@ -110,12 +105,13 @@ class ServedModel:
         if options.truncate_prompt_tokens is not None:
             token_ids = token_ids[-options.truncate_prompt_tokens :]
         check_fits_context(len(token_ids), field, self.info)
-        root = root_hash(self.info.model_hash, tenant.get(), cache_salt=options.cache_salt)
-        hashes = extend_chain(root, token_ids, self.info.block_size)
         skip = options.skip_special_tokens
         return EncodedPrompt(
             token_ids,
-            b"".join(hashes),
+            {
+                scheme: _block_hashes(scheme, token_ids, options.cache_salt)
+                for scheme in self._hash_schemes
+            },
             self.tokenizer.decode(token_ids, skip_special_tokens=skip) if options.echo else "",
             tuple(
                 tuple(spelling)
@@ -123,3 +119,8 @@ class ServedModel:
                 for spelling in self.tokenizer.spellings(word)
             ),
         )
+
+
+def _block_hashes(scheme: HashScheme, token_ids: Sequence[int], cache_salt: bytes) -> bytes:
+    root = root_hash(scheme.model_hash, tenant.get(), cache_salt=cache_salt)
+    return b"".join(extend_chain(root, token_ids, scheme.block_size))

@@ -18,7 +18,9 @@ from octavo.startup import StartupError, StartupReport, run_service
 from octavo.v1 import inference_pb2_grpc, models_pb2_grpc, tokenizer_pb2_grpc
 
 from .calls import CallInterceptor
-from .engine import Engine, EngineCatalog
+from .engine import Engine
+from .engine_catalog import EngineCatalog
+from .loaded_models import LoadedModels
 from .metrics import RouterMetrics
 from .models_service import ModelsServicer
 from .open_requests import OpenRequests
@@ -39,13 +41,7 @@ def main(settings: Annotated[RouterSettings, cyclopts.Parameter(name="*")]) -> N
 
 
 async def serve(settings: RouterSettings, report: StartupReport) -> None:
-    scheduler = SchedulerClient(settings.scheduler, secrets.token_bytes(16))
-    engine = Engine(
-        scheduler,
-        settings.chat_template,
-        reads_generation_config=settings.generation_config == "auto",
-    )
-    catalog = EngineCatalog([engine])
+    catalog = _catalog(settings)
     open_requests = OpenRequests()
     metrics = RouterMetrics(open_requests)
     api_keys = ApiKeys(settings.api_key)
@@ -61,14 +57,15 @@ async def serve(settings: RouterSettings, report: StartupReport) -> None:
     ):
         report.stage(f"listening on {address}")
 
-        async def set_serving(is_serving: bool) -> None:
+        async def on_change() -> None:
+            is_serving = catalog.is_serving
             await health.set_serving(is_serving and not open_requests.is_draining)
             if is_serving:
                 # The first time; after it nobody listens to the report any more.
-                report.stage("attached to the scheduler, tokenizer read")
+                report.stage("attached to a scheduler, tokenizer read")
                 report.ready(address)
 
-        async with _background(engine.run(set_serving)) as attachment:
+        async with _background(catalog.run(on_change)) as attachment:
             await asyncio.wait((stop, attachment), return_when=asyncio.FIRST_COMPLETED)
             if attachment.done():
                 # It ends by itself only with the reason why this router cannot serve.
@@ -76,6 +73,18 @@ async def serve(settings: RouterSettings, report: StartupReport) -> None:
             await health.set_serving(False)
             await open_requests.drain(settings.drain_timeout_s)
         # What is still open has ended with the attachment, and says so to its client.
+
+
+def _catalog(settings: RouterSettings) -> EngineCatalog:
+    models = LoadedModels(
+        settings.chat_template, reads_generation_config=settings.generation_config == "auto"
+    )
+    # Each link is a router of its own to its scheduler: two addresses may lead to the same one.
+    schedulers = [
+        SchedulerClient(address, secrets.token_bytes(16))
+        for address in dict.fromkeys(settings.scheduler)
+    ]
+    return EngineCatalog([Engine(scheduler, models) for scheduler in schedulers])
 
 
 @contextlib.asynccontextmanager

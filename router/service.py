@@ -8,13 +8,16 @@ from octavo.errors import DeadlineExceeded, Unsupported
 from octavo.v1 import common_pb2, inference_pb2, inference_pb2_grpc, scheduling_pb2
 
 from .calls import request_id, tenant
-from .engine import Engine, EngineCatalog
+from .engine import Engine
+from .engine_catalog import EngineCatalog
 from .event_writer import EventWriter
 from .metrics import RouterMetrics
 from .open_requests import OpenRequests
 from .output_stream import OutputStream
 from .output_text import OutputText
 from .prompt_validation import validate_chat, validate_prompt_text, validate_prompt_token_ids
+from .replicas import Replicas
+from .scheduler_client import NotSubmitted
 from .served_model import EncodedPrompt, ServedModel
 from .stop_strings import StopStringAutomaton, StopStringMatcher
 from .validation import ValidOptions, validate_options
@@ -42,7 +45,8 @@ class InferenceServicer(inference_pb2_grpc.InferenceServicer):
     async def Generate(self, request: inference_pb2.GenerateRequest, context: Any) -> None:
         arrived_s = time.monotonic()
         with self._open_requests.admitted():
-            engine, model = self._catalog.find(request.options.model)
+            replicas = self._catalog.find(request.options.model)
+            model = replicas.model
             options = validate_options(request.options, model.info, model.sampling_defaults)
             if request.WhichOneof("prompt") == "token_ids":
                 token_ids = validate_prompt_token_ids(request.token_ids.ids, model.info)
@@ -50,21 +54,42 @@ class InferenceServicer(inference_pb2_grpc.InferenceServicer):
             else:
                 text = validate_prompt_text(request.text, model.info)
                 prompt = await model.encode_text(text, options)
-            await self._stream(engine, model, options, prompt, arrived_s, context)
+            await self._stream(replicas, options, prompt, arrived_s, context)
 
     async def Chat(self, request: inference_pb2.ChatRequest, context: Any) -> None:
         arrived_s = time.monotonic()
         with self._open_requests.admitted():
-            engine, model = self._catalog.find(request.options.model)
+            replicas = self._catalog.find(request.options.model)
+            model = replicas.model
             options = validate_options(request.options, model.info, model.sampling_defaults)
             conversation = validate_chat(request, model.info)
             prompt = await model.encode_conversation(conversation, options)
-            await self._stream(engine, model, options, prompt, arrived_s, context)
+            await self._stream(replicas, options, prompt, arrived_s, context)
 
     async def Resume(self, request: inference_pb2.ResumeRequest, context: Any) -> None:
         raise Unsupported("resuming a stream is not offered yet; send the request again")
 
     async def _stream(
+        self,
+        replicas: Replicas,
+        options: ValidOptions,
+        prompt: EncodedPrompt,
+        arrived_s: float,
+        context: Any,
+    ) -> None:
+        """Run a request on the engine that suits it best; on another if that does not take it."""
+        if options.request_id:
+            request_id.set(options.request_id)
+        await context.send_initial_metadata((("x-request-id", request_id.get()),))
+        engine = replicas.choose(prompt)
+        try:
+            await self._run(engine, replicas.model, options, prompt, arrived_s, context)
+        except NotSubmitted:
+            # It has ceased to serve since, or is about to; once more is enough.
+            other = replicas.choose(prompt, besides=engine)
+            await self._run(other, replicas.model, options, prompt, arrived_s, context)
+
+    async def _run(
         self,
         engine: Engine,
         model: ServedModel,
@@ -73,10 +98,8 @@ class InferenceServicer(inference_pb2_grpc.InferenceServicer):
         arrived_s: float,
         context: Any,
     ) -> None:
-        if options.request_id:
-            request_id.set(options.request_id)
-        await context.send_initial_metadata((("x-request-id", request_id.get()),))
-        submit = _submit_request(model, options, prompt, context.time_remaining())
+        """Submit a request, and write what comes of it; raises NotSubmitted before any of that."""
+        submit = _submit_request(engine, options, prompt, context.time_remaining())
         stream = OutputStream(
             submit,
             _output_texts(model, options),
@@ -95,12 +118,12 @@ class InferenceServicer(inference_pb2_grpc.InferenceServicer):
 
 
 def _submit_request(
-    model: ServedModel, options: ValidOptions, prompt: EncodedPrompt, remaining_s: float | None
+    engine: Engine, options: ValidOptions, prompt: EncodedPrompt, remaining_s: float | None
 ) -> scheduling_pb2.SubmitRequest:
     """Raises DeadlineExceeded if the client's time is up."""
     if remaining_s is not None and remaining_s <= 0:
         raise DeadlineExceeded("the request's deadline passed before it was submitted")
-    room = model.info.max_model_len - len(prompt.token_ids)
+    room = engine.info.max_model_len - len(prompt.token_ids)
     max_tokens = room if options.max_tokens is None else min(options.max_tokens, room)
     return scheduling_pb2.SubmitRequest(
         request_key=secrets.token_bytes(16),
@@ -109,7 +132,7 @@ def _submit_request(
         timeout_ns=None if remaining_s is None else int(remaining_s * 1e9),
         arrival_ns=time.time_ns(),
         prompt_token_ids=prompt.token_ids,
-        block_hashes=prompt.block_hashes,
+        block_hashes=prompt.block_hashes[engine.hash_scheme],
         n=len(options.seeds),
         sampling=options.sampling,
         seeds=options.seeds,

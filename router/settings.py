@@ -15,8 +15,8 @@ class RouterSettings(ProcessSettings):
     """Address that the gRPC API listens on."""
     grpc_port: int = 50051
     """Port that the gRPC API listens on."""
-    scheduler: str
-    """gRPC address of the scheduler: unix:/path, or host:port."""
+    scheduler: tuple[str, ...]
+    """gRPC address of a scheduler: unix:/path, or host:port; may be given several times."""
     chat_template: Path | None = None
     """File with a chat template to use in place of the model's own."""
     generation_config: Literal["auto", "octavo"] = "auto"

@@ -35,7 +35,7 @@ def main() -> None:
     if setup is None:
         return
     try:
-        render = _compile(setup["template"], setup["variables"], setup["max_characters"])
+        render = _compile(setup["template"], setup["variables"])
         _write(answers, {})
     except minijinja.TemplateError as error:
         _write(answers, {"error": f"{error.detail} (line {error.line})"})
@@ -45,9 +45,7 @@ def main() -> None:
         _write(answers, _answer(render, request))
 
 
-def _compile(
-    template: str, variables: Mapping[str, str], max_characters: int
-) -> Callable[[Mapping[str, Any]], str]:
+def _compile(template: str, variables: Mapping[str, str]) -> Callable[[Mapping[str, Any]], str]:
     """Return what renders a conversation as `transformers` does: same options, same functions."""
     environment = minijinja.Environment(
         trim_blocks=True, lstrip_blocks=True, fuel=_FUEL, pycompat=True
@@ -66,9 +64,10 @@ def _compile(
             add_generation_prompt=conversation["add_generation_prompt"],
             **variables,
         )
-        if len(text) > max_characters:
+        most = conversation["max_characters"]
+        if len(text) > most:
             raise _Refused(
-                f"the prompt would have {len(text)} characters; at most {max_characters} are taken"
+                f"the prompt would have {len(text)} characters; at most {most} are taken"
             )
         return text
 

@@ -6,7 +6,7 @@ from typing import Any
 from octavo.v1 import tokenizer_pb2, tokenizer_pb2_grpc
 
 from .checks import check_token_ids
-from .engine import EngineCatalog
+from .engine_catalog import EngineCatalog
 from .prompt_validation import check_text_bytes, validate_conversation
 
 
@@ -19,7 +19,7 @@ class TokenizerServicer(tokenizer_pb2_grpc.TokenizerServicer):
     async def Tokenize(
         self, request: tokenizer_pb2.TokenizeRequest, context: Any
     ) -> tokenizer_pb2.TokenizeResponse:
-        _, model = self._catalog.find(request.model)
+        model = self._catalog.find(request.model).model
         if request.WhichOneof("input") == "conversation":
             text = await model.render(validate_conversation(request.conversation, model.info))
             add_special_tokens = False
@@ -43,7 +43,7 @@ class TokenizerServicer(tokenizer_pb2_grpc.TokenizerServicer):
     async def Detokenize(
         self, request: tokenizer_pb2.DetokenizeRequest, context: Any
     ) -> tokenizer_pb2.DetokenizeResponse:
-        _, model = self._catalog.find(request.model)
+        model = self._catalog.find(request.model).model
         check_token_ids(request.token_ids, "tokens", model.info)
         text = await asyncio.to_thread(model.tokenizer.decode, list(request.token_ids))
         return tokenizer_pb2.DetokenizeResponse(text=text)

@@ -83,7 +83,8 @@ def test_the_processes_find_one_another() -> None:
     made = cluster(grpc_port=77)
     gateway, router, scheduler, worker = (settings_of(process, made) for process in FLAGS)
     assert gateway.router == "127.0.0.1:77"
-    assert router.scheduler == scheduler.listen == "unix:/run/octavo/scheduler.sock"
+    assert scheduler.listen == "unix:/run/octavo/scheduler.sock"
+    assert router.scheduler == (scheduler.listen,)
     assert worker.scheduler_endpoint == scheduler.worker_endpoint
     assert scheduler.served_model_name == ("demo",)
     assert worker.model == "/models/x.gguf"

@@ -1,6 +1,7 @@
 """A router with a tiny tokenizer, in the test's own loop, behind a fake scheduler."""
 
 import asyncio
+import contextlib
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -84,10 +85,15 @@ def model_info(model_directory: Path) -> scheduling_pb2.ModelInfo:
 
 
 @pytest.fixture
-def scheduler_address() -> Iterator[str]:
+def socket_directory() -> Iterator[Path]:
     # Not tmp_path: a socket's path may have 107 bytes.
     with tempfile.TemporaryDirectory() as folder:
-        yield f"unix:{folder}/scheduler.sock"
+        yield Path(folder)
+
+
+@pytest.fixture
+def scheduler_address(socket_directory: Path) -> str:
+    return f"unix:{socket_directory}/scheduler.sock"
 
 
 @pytest.fixture
@@ -105,14 +111,14 @@ def api_keys() -> tuple[str, ...]:
     return ()
 
 
-@pytest.fixture
-async def router_alone(scheduler_address: str, api_keys: tuple[str, ...]) -> AsyncIterator[Router]:
-    """A router that no scheduler needs to be there for."""
+@contextlib.asynccontextmanager
+async def running_router(*schedulers: str, api_keys: tuple[str, ...] = ()) -> AsyncIterator[Router]:
+    """Run a router for the schedulers at these addresses; none needs to be there."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     settings = RouterSettings(
-        grpc_port=port, scheduler=scheduler_address, drain_timeout_s=5, api_key=api_keys
+        grpc_port=port, scheduler=schedulers, drain_timeout_s=5, api_key=api_keys
     )
     process = asyncio.create_task(serve(settings, StartupReport(None)))
     address = f"127.0.0.1:{port}"
@@ -120,6 +126,13 @@ async def router_alone(scheduler_address: str, api_keys: tuple[str, ...]) -> Asy
         yield Router(address, process, channel)
     process.cancel()
     await asyncio.wait((process,))
+
+
+@pytest.fixture
+async def router_alone(scheduler_address: str, api_keys: tuple[str, ...]) -> AsyncIterator[Router]:
+    """A router that no scheduler needs to be there for."""
+    async with running_router(scheduler_address, api_keys=api_keys) as router:
+        yield router
 
 
 @pytest.fixture

@@ -79,6 +79,9 @@ class FakeScheduler(scheduling_pb2_grpc.SchedulingServicer):
     def send(self, outputs: scheduling_pb2.StepOutputs) -> None:
         self._down.put_nowait(scheduling_pb2.AttachResponse(outputs=outputs))
 
+    def send_load(self, load: scheduling_pb2.Load) -> None:
+        self._down.put_nowait(scheduling_pb2.AttachResponse(load=load))
+
     def send_tokens(
         self,
         request: scheduling_pb2.SubmitRequest,

@@ -16,6 +16,7 @@ from octavo.router.prompt_validation import ValidConversation
 from octavo.startup import StartupError
 from tests.router import templates
 
+MAX_CHARACTERS = 10_000
 VARIABLES = {"bos_token": "<s>", "eos_token": "</s>"}
 
 CONVERSATIONS = {
@@ -39,7 +40,7 @@ async def start() -> AsyncIterator[Start]:
     async with AsyncExitStack() as stack:
 
         async def started(template: str) -> ChatTemplate:
-            chat_template = ChatTemplate(TemplateSource("model", template, VARIABLES), 10_000)
+            chat_template = ChatTemplate(TemplateSource("model", template, VARIABLES))
             await chat_template.start()
             stack.push_async_callback(chat_template.close)
             return chat_template
@@ -55,19 +56,24 @@ async def test_renders_as_transformers_does(start: Start, name: str, conversatio
     (expected,), _ = render_jinja_template(
         [messages], chat_template=template, add_generation_prompt=True, **VARIABLES
     )
-    assert await (await start(template)).render(ValidConversation(messages=messages)) == expected
+    assert (
+        await (await start(template)).render(ValidConversation(messages=messages), MAX_CHARACTERS)
+        == expected
+    )
 
 
 async def test_what_the_template_refuses_is_told(start: Start) -> None:
     template = await start(templates.MISTRAL)
     with pytest.raises(InvalidArgument, match="roles must alternate") as refusal:
-        await template.render(ValidConversation(messages=[{"role": "assistant", "content": "a"}]))
+        await template.render(
+            ValidConversation(messages=[{"role": "assistant", "content": "a"}]), MAX_CHARACTERS
+        )
     assert refusal.value.field == "messages"
 
 
 async def test_today_can_be_asked_for(start: Start) -> None:
     template = await start("{{ strftime_now('%Y') | length }}")
-    assert await template.render(ValidConversation(messages=[])) == "4"
+    assert await template.render(ValidConversation(messages=[]), MAX_CHARACTERS) == "4"
 
 
 LOOP = (
@@ -110,9 +116,15 @@ SLOW = (
 async def test_a_bomb_fails_its_own_request_only(start: Start, template: str, message: str) -> None:
     chat_template = await start(template)
     good, bomb, other = await asyncio.gather(
-        chat_template.render(ValidConversation(messages=[{"role": "user", "content": "fine"}])),
-        chat_template.render(ValidConversation(messages=[{"role": "user", "content": "bomb"}])),
-        chat_template.render(ValidConversation(messages=[{"role": "user", "content": "fine too"}])),
+        chat_template.render(
+            ValidConversation(messages=[{"role": "user", "content": "fine"}]), MAX_CHARACTERS
+        ),
+        chat_template.render(
+            ValidConversation(messages=[{"role": "user", "content": "bomb"}]), MAX_CHARACTERS
+        ),
+        chat_template.render(
+            ValidConversation(messages=[{"role": "user", "content": "fine too"}]), MAX_CHARACTERS
+        ),
         return_exceptions=True,
     )
     assert (good, other) == ("1", "1")
@@ -126,7 +138,9 @@ async def test_a_client_that_leaves_does_not_shift_the_answers(start: Start) -> 
 
     def render(content: str) -> "asyncio.Task[str]":
         return asyncio.create_task(
-            template.render(ValidConversation(messages=[{"role": "user", "content": content}]))
+            template.render(
+                ValidConversation(messages=[{"role": "user", "content": content}]), MAX_CHARACTERS
+            )
         )
 
     tasks = [render(str(number)) for number in range(20)]
@@ -143,7 +157,9 @@ async def test_modules_in_the_working_directory_are_left_alone(
     monkeypatch.chdir(tmp_path)
     template = await start("{{ messages[0].content }}")
     assert (
-        await template.render(ValidConversation(messages=[{"role": "user", "content": "hi"}]))
+        await template.render(
+            ValidConversation(messages=[{"role": "user", "content": "hi"}]), MAX_CHARACTERS
+        )
         == "hi"
     )
 

@@ -12,7 +12,9 @@ import pytest
 from octavo.api_keys import ApiKeys
 from octavo.grpc_server import grpc_server
 from octavo.router.calls import CallInterceptor
-from octavo.router.engine import Engine, EngineCatalog
+from octavo.router.engine import Engine
+from octavo.router.engine_catalog import EngineCatalog
+from octavo.router.loaded_models import LoadedModels
 from octavo.router.metrics import RouterMetrics
 from octavo.router.open_requests import OpenRequests
 from octavo.router.scheduler_client import SchedulerClient
@@ -40,7 +42,7 @@ async def test_before_a_scheduler_is_there_requests_are_told_to_come_back(
 async def test_a_port_in_use_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        settings = RouterSettings(grpc_port=port, scheduler="unix:/nowhere.sock")
+        settings = RouterSettings(grpc_port=port, scheduler=("unix:/nowhere.sock",))
         with pytest.raises(StartupError, match=rf"port {port} .*--grpc-port"):
             await serve(settings, StartupReport(None))
 
@@ -79,7 +81,7 @@ async def test_sigterm_lets_open_streams_finish_and_new_ones_go_elsewhere(
 async def test_a_client_that_does_not_read_is_given_up_and_others_go_on(
     scheduler: FakeScheduler, scheduler_address: str, tmp_path: Path, tokenizer: Tokenizer
 ) -> None:
-    engine = Engine(SchedulerClient(scheduler_address, b"router"), None)
+    engine = Engine(SchedulerClient(scheduler_address, b"router"), LoadedModels())
     open_requests = OpenRequests()
     metrics = RouterMetrics(open_requests)
     servicer = InferenceServicer(
@@ -93,7 +95,7 @@ async def test_a_client_that_does_not_read_is_given_up_and_others_go_on(
     }
     is_serving = asyncio.Event()
 
-    async def set_serving(_: bool) -> None:
+    async def on_change() -> None:
         is_serving.set()
 
     async with (
@@ -102,7 +104,7 @@ async def test_a_client_that_does_not_read_is_given_up_and_others_go_on(
         ),
         grpc.aio.insecure_channel(address) as channel,
     ):
-        running = asyncio.create_task(engine.run(set_serving))
+        running = asyncio.create_task(engine.run(on_change))
         await is_serving.wait()
         inference = inference_pb2_grpc.InferenceStub(channel)
         slow = inference.Generate(generate())

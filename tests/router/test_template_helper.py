@@ -11,11 +11,12 @@ USER = {
     "messages": [{"role": "user", "content": "hi"}],
     "tools": None,
     "add_generation_prompt": True,
+    "max_characters": 1000,
 }
 
 
 def run(template: str, *requests: object) -> subprocess.CompletedProcess[bytes]:
-    setup = {"template": template, "variables": {}, "max_characters": 1000}
+    setup = {"template": template, "variables": {}}
     frames = b""
     for frame in (setup, *requests):
         payload = json.dumps(frame).encode()
