@@ -98,22 +98,34 @@ def requests(draw: st.DrawFn) -> scheduling_pb2.SubmitRequest:
     )
 
 
-def expected_output(
-    model: LlamaForCausalLM, request: scheduling_pb2.SubmitRequest, seed: int
-) -> list[int]:
-    """Generate with transformers' logits, the rules in plain torch, and the reference sampler."""
-    prompt, output = list(request.prompt_token_ids), list[int]()
+def check_output(
+    request: scheduling_pb2.SubmitRequest, seed: int, output: list[int], logits: Tensor
+) -> None:
+    """Compare each token with what the rules in plain torch and the reference sampler draw.
+
+    Args:
+        logits: transformers' after each token of prompt and output. One forward for all of them: if
+            every token is right after those before it, the whole output is.
+    """
+    prompt = list(request.prompt_token_ids)
     added = step_pb2.AddedRow(
         sampling=request.sampling,
         min_tokens=request.min_tokens,
         stop_token_ids=request.stop_token_ids,
         bad_words=request.bad_words,
     )
-    while len(output) < request.max_tokens and STOP not in output:
-        logits = logits_of(model, prompt + output)[-1]
-        logits = reference_logits(logits, added, prompt, output)
-        output.append(_draw(logits, request.sampling, seed, len(prompt) + len(output)))
-    return output
+    expected = [
+        _draw(
+            reference_logits(logits[position - 1], added, prompt, output[: position - len(prompt)]),
+            request.sampling,
+            seed,
+            position,
+        )
+        for position in range(len(prompt), len(prompt) + len(output))
+    ]
+    assert output == expected
+    assert STOP not in output[:-1]
+    assert output[-1] == STOP or len(output) == request.max_tokens
 
 
 def check_logprobs(
@@ -168,13 +180,12 @@ def test_tokens_are_the_references_whatever_the_parameters_and_the_plan(
     tokens = engine.generate(asked)
     for request in asked:
         for output, seed in enumerate(request.seeds):
-            expected = expected_output(tiny.model, request, seed)
-            assert tokens[request.request_key, output] == expected
-            prompt = list(request.prompt_token_ids)
-            logits = logits_of(tiny.model, prompt + expected)
+            prompt, drawn = list(request.prompt_token_ids), tokens[request.request_key, output]
+            logits = logits_of(tiny.model, prompt + drawn)
+            check_output(request, seed, drawn, logits)
             if request.HasField("num_logprobs"):
                 told = engine.logprobs[request.request_key, output]
-                check_logprobs(told, request.num_logprobs, logits[len(prompt) - 1 : -1], expected)
+                check_logprobs(told, request.num_logprobs, logits[len(prompt) - 1 : -1], drawn)
             if request.HasField("num_prompt_logprobs"):
                 told = engine.prompt_logprobs[request.request_key]
                 of_prompt = logits[: len(prompt) - 1]
