@@ -1,6 +1,7 @@
 """The worker process: load the model, find the scheduler, run steps until told to stop."""
 
 import asyncio
+import dataclasses
 import sys
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import structlog
 
 from octavo.curve import CurveKeys
 from octavo.metrics_server import serve_metrics
+from octavo.model_files import locate_model
 from octavo.run import stop_requested
 from octavo.startup import StartupReport, run_service
 from octavo.transport import curve_keys
@@ -49,7 +51,9 @@ def build_runner(settings: WorkerSettings, report: StartupReport) -> StepRunner:
         return MockRunner(settings)
     from .loading import load_model_runner
 
-    return load_model_runner(settings, report)
+    # A name stands for what was fetched before: workers often have no network but their own.
+    found = dataclasses.replace(settings, model=str(locate_model(settings.model)))
+    return load_model_runner(found, report)
 
 
 async def _work(

@@ -14,7 +14,7 @@ class WorkerSettings(TransportSettings):
     """Flags of `octavo worker`."""
 
     model: str = ""
-    """Directory or .gguf file of the model. With --mock: only told to the routers, may be empty."""
+    """Path of the model, or name of one fetched before. With --mock only told to the routers."""
     scheduler_endpoint: str
     """ZeroMQ address of the scheduler: ipc:///path, or tcp://host:port with keys."""
     rank: int = 0
@@ -47,8 +47,8 @@ class WorkerSettings(TransportSettings):
     """Speak the whole protocol without a model: tokens come from a hash of what precedes them."""
     mock_step_s: float = 0.0
     """Seconds that a step of the mock takes."""
-    mock_vocab_size: int = 32_000
-    """Token ids of the mock are below this."""
+    mock_vocab_size: int = 49_152
+    """Token ids of the mock are below this; as many as the demo model has."""
     mock_eos_token_id: int = 2
     """End-of-sequence token of the mock."""
     mock_end_rate: float = 0.0
