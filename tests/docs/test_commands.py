@@ -22,6 +22,7 @@ SUBSTITUTIONS = {
     "stream=True": "stream=True, max_tokens=16",
     "bench_offline": "bench_offline --num-requests 2 --input-len 16 --output-len 4",
     "bench_scheduler_step.py": "bench_scheduler_step.py --num-running 8",
+    "octavo keys secrets": 'octavo keys "$(mktemp -d)/secrets"',
     # Fails, for the cluster has the ports.
     "octavo doctor": "! octavo doctor",
     # Says nothing if it works.
@@ -48,6 +49,8 @@ EXPECTED = {
         r"--max-num-seqs +\d+ +default",
     ],
     "octavo doctor": [r"ok +kernels", r"port +{port} on \S+ is in use", r"fix: .*--port"],
+    "octavo health http://127.0.0.1:8000/ready": [r"^ready$"],
+    "octavo keys secrets": [r"secrets/scheduler\.key\n", r"secrets/worker\.pub\n"],
     "octavo plan MODEL": [
         r"weights +[\d.]+ GB",
         r"KV cache +[\d.]+ GB",
@@ -60,6 +63,7 @@ EXPECTED = {
 }
 
 NOT_RUN = {
+    "docker compose --profile cpu up --build --wait": "tests/deploy runs the file without an engine",
     "buf lint": "a part of `make check`",
     "make check": "CI runs it before the tests",
     "make format": "would change the tree",
@@ -68,6 +72,7 @@ NOT_RUN = {
     "make serve": "runs while all the others do",
     "make test": "is this",
     "make test-fast": "is the first half of `make test`",
+    "octavo plan": "the words for `octavo plan MODEL`",
     "octavo serve": "the words for `make serve`'s command",
     "octavo serve MODEL": "what `make serve` runs",
     "octavo serve demo": "what `make serve` runs",
