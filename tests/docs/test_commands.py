@@ -63,7 +63,7 @@ EXPECTED = {
 }
 
 NOT_RUN = {
-    "docker compose --profile cpu up --build --wait": "tests/deploy runs the file without an engine",
+    "docker compose --profile cpu up --build --wait": "tests/deploy runs it with no engine",
     "buf lint": "a part of `make check`",
     "make check": "CI runs it before the tests",
     "make format": "would change the tree",
