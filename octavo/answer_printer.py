@@ -1,10 +1,12 @@
 """Prints a model's answer while it comes."""
 
 import re
+import shutil
 from collections.abc import Iterable
 from typing import TextIO
 
 from .openai_client import Chunk
+from .terminal import WordWrap
 
 # A model that has read escape sequences can write them; they would steer the reader's terminal.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -16,11 +18,15 @@ def print_answer(chunks: Iterable[Chunk], stream: TextIO) -> str:
     Ctrl-C ends the answer and not the program: what there is of it is returned.
     """
     parts: list[str] = []
-    is_terminal = stream.isatty()
+    word_wrap = WordWrap() if stream.isatty() else None
     try:
         for chunk in chunks:
             parts.append(chunk.text)
-            stream.write(_CONTROLS.sub("", chunk.text) if is_terminal else chunk.text)
+            text = chunk.text
+            if word_wrap:
+                columns = shutil.get_terminal_size().columns
+                text = word_wrap.wrap(_CONTROLS.sub("", text), columns)
+            stream.write(text)
             stream.flush()
     except KeyboardInterrupt:
         pass

@@ -2,13 +2,9 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from .startup import StartupError
 
@@ -37,21 +33,28 @@ def check_writable(path: Path | None) -> None:
 
 def report(title: str, results: Mapping[str, Any], path: Path | None) -> None:
     """Print the results as a table, and write them to `path`."""
-    table = Table("", title, box=box.SIMPLE_HEAD, show_edge=False)
-    table.columns[1].justify = "right"
-    for name, value in results.items():
-        if isinstance(value, dict):
-            for statistic, number in value.items():
-                table.add_row(f"{name} {statistic}", _shown(number))
-        elif value is not None:
-            table.add_row(name, _shown(value))
-    Console().print(table)
+    print(*_lines(title, results), sep="\n")
     if path is not None:
         _write(path, json.dumps(results, indent=2) + "\n")
 
 
-def _shown(value: Any) -> str:
-    return f"{value:,.2f}" if isinstance(value, float) else str(value)
+def _lines(title: str, results: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the single numbers, one a line, then the spreads, with a column for each statistic."""
+    numbers = {name: value for name, value in results.items() if isinstance(value, int | float)}
+    spreads = {name: value for name, value in results.items() if isinstance(value, dict)}
+    width = max(map(len, results))
+    yield f"{title}\n"
+    for name, number in numbers.items():
+        yield f"  {name:<{width}}  {_shown(number):>12}"
+    if spreads:
+        statistics = next(iter(spreads.values()))
+        yield f"\n  {'':<{width}}  " + "".join(f"{name:>12}" for name in statistics)
+    for name, spread in spreads.items():
+        yield f"  {name:<{width}}  " + "".join(f"{_shown(value):>12}" for value in spread.values())
+
+
+def _shown(value: float) -> str:
+    return f"{value:,.2f}" if isinstance(value, float) else f"{value:,}"
 
 
 def _write(path: Path, text: str) -> None:

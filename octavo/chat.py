@@ -11,12 +11,18 @@ from cyclopts import Parameter
 from .answer_printer import print_answer
 from .client_settings import GenerationSettings
 from .openai_client import OpenAIClient, ServerError
+from .terminal import has_color
 
 _HELP = """\
 /system TEXT  set the system message (without TEXT: remove it) and begin again
 /reset        forget the conversation, keep the system message
+/help         this list
 /exit         leave; Ctrl-D does, too. Ctrl-C ends an answer.
 """
+
+_PROMPT = "> "
+# Between 1 and 2 stands what readline must not count as characters: bold cyan, and its end.
+_COLORED_PROMPT = "\x01\x1b[1;36m\x02> \x01\x1b[0m\x02"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +53,15 @@ class Conversation:
             case "/system":
                 self._system = argument.strip() or None
                 self._turns.clear()
+                change = "is set" if self._system else "is removed"
+                _note(f"The system message {change}; the conversation begins again.")
             case "/reset":
                 self._turns.clear()
-            case _ if command.startswith("/") and command[1:].isalpha():
+                _note("The conversation begins again.")
+            case "/help":
                 sys.stderr.write(_HELP)
+            case _ if command.startswith("/") and command[1:].isalpha():
+                sys.stderr.write(f"There is no command {command}. The commands are\n{_HELP}")
             case _:
                 self._ask(line)
 
@@ -90,6 +101,12 @@ def _converse(conversation: Conversation, lines: Iterator[str]) -> int:
     return status
 
 
+def _note(text: str) -> None:
+    """Say what a command did, to somebody who sits there."""
+    if sys.stdin.isatty():
+        print(text, file=sys.stderr)
+
+
 def _lines(greeting: str) -> Iterator[str]:
     """Yield the user's lines that say something; with a prompt where somebody types them."""
     if not sys.stdin.isatty():
@@ -99,9 +116,11 @@ def _lines(greeting: str) -> Iterator[str]:
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401
     print(greeting)
+    prompt = _COLORED_PROMPT if has_color(sys.stdout) else _PROMPT
     while True:
         try:
-            line = input("\n> ").strip()
+            print()
+            line = input(prompt).strip()
         except (EOFError, KeyboardInterrupt):
             print()
             return

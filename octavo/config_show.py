@@ -10,10 +10,13 @@ from cyclopts import App, ArgumentCollection, CycloptsError, Parameter, Token
 from .cli import build_app
 from .config import SOURCES
 from .serve_settings import ServeSettings
+from .settings import ProcessSettings
 
 # Set by `octavo serve` itself, or for tests.
 _HIDDEN = {"ready_fd", "failpoints", "mock"}
 _SECRET = {"api_key"}
+
+_COMMON = {field.name for field in dataclasses.fields(ProcessSettings)}
 
 _ANY_MODEL = "MODEL"
 
@@ -70,7 +73,8 @@ def _origin(token: Token) -> str:
 
 def _lines(settings: ServeSettings, origins: Mapping[str, str] | None) -> Iterator[str]:
     rows = []
-    for field in dataclasses.fields(settings):
+    # The flags that every process has come last.
+    for field in sorted(dataclasses.fields(settings), key=lambda field: field.name in _COMMON):
         if field.name not in _HIDDEN:
             flag = "--" + field.name.replace("_", "-")
             value = _shown(field.name, getattr(settings, field.name))
@@ -85,4 +89,6 @@ def _shown(name: str, value: Any) -> str:
         return "unset"
     if name in _SECRET:
         return "(hidden)"
+    if isinstance(value, bool):
+        return "true" if value else "false"
     return " ".join(value) if isinstance(value, tuple) else str(value)

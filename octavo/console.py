@@ -4,6 +4,7 @@ import json
 from typing import Any, Protocol, TextIO
 
 from .settings import LogFormat
+from .terminal import has_color
 
 _COLORS = (36, 35, 34, 33, 32)
 """ANSI colours of the prefixes: cyan, magenta, blue, yellow, green."""
@@ -29,7 +30,7 @@ class TextConsole:
         self._stream = stream
         width = max(map(len, processes))
         self._prefixes = {name: name.ljust(width) for name in processes}
-        if stream.isatty():
+        if has_color(stream):
             for color, name in zip(_COLORS, processes, strict=False):
                 self._prefixes[name] = f"\x1b[{color}m{self._prefixes[name]}\x1b[0m"
         self._num_stages = 0

@@ -27,7 +27,7 @@ def test_each_value_has_its_origin(
     assert lines["--seed"] == ["2", "environment,", "OCTAVO_SEED"]
     assert lines["--block-size"] == ["8", str(path)]
     assert lines["--served-model-name"] == ["small", "tiny", str(path)]
-    assert lines["--async-scheduling"] == ["False", "command", "line"]
+    assert lines["--async-scheduling"] == ["false", "command", "line"]
     assert lines["--max-num-seqs"] == ["256", "default"]
     assert lines["--max-model-len"] == ["unset", "default"]
     assert "--ready-fd" not in lines
