@@ -24,11 +24,11 @@ class EngineLoad:
     """Of one engine, for as long as the router is attached to it.
 
     Attributes:
-        num_submitted: requests sent there, ever.
+        last_sent_s: when a request was sent there last, by the clock.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self.num_submitted = 0
+        self.last_sent_s = 0.0
         self._clock = clock
         self._told = scheduling_pb2.Load()
         # Outputs of the requests sent since, by request key.
@@ -69,12 +69,11 @@ class EngineLoad:
 
     def add(self, request: scheduling_pb2.SubmitRequest) -> None:
         """Count a request that is sent there."""
-        self.num_submitted += 1
         self._num_untold[request.request_key] = request.n
-        now_s = self._clock()
-        if now_s - self._sent_since_s > _MEMORY_S:
+        self.last_sent_s = self._clock()
+        if self.last_sent_s - self._sent_since_s > _MEMORY_S:
             self._sent, self._sent_before = set(), self._sent
-            self._sent_since_s = now_s
+            self._sent_since_s = self.last_sent_s
         self._sent.update(short_hashes(request.block_hashes))
 
     def remove(self, request_key: bytes) -> None:

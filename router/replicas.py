@@ -34,7 +34,7 @@ class Replicas:
         """Return the engine to run a prompt on.
 
         It is the one with the longest prefix of the prompt in its cache; of several, the one with
-        the fewest outputs for its size; of these, the one that got the fewest requests so far. But
+        the fewest outputs for its size; of these, the one that got a request the longest ago. But
         an engine that has far more to do than another is left out, whatever is in its cache.
 
         Args:
@@ -63,7 +63,7 @@ class Replicas:
             key=lambda engine: (
                 -engine.load.num_cached_blocks(hashes[engine.hash_scheme]),
                 _load(engine),
-                engine.load.num_submitted,
+                engine.load.last_sent_s,
             ),
         )
 
