@@ -20,6 +20,8 @@ class Usage(Struct):
 class ChatMessage(Struct):
     role: str
     content: str
+    refusal: None = None
+    """What OpenAI's own models say instead of an answer; its clients' types want it there."""
 
 
 class TopLogprob(Struct):
@@ -37,6 +39,7 @@ class ChatLogprob(Struct):
 
 class ChatLogprobs(Struct):
     content: list[ChatLogprob]
+    refusal: None = None
 
 
 class CompletionLogprobs(Struct):

@@ -29,7 +29,7 @@ def test_chats_with_several_choices_and_their_logprobs(answers: dict[str, Any]) 
     chat = answers["chat"]
     assert [choice["index"] for choice in chat["choices"]] == [0, 1]
     for choice in chat["choices"]:
-        assert choice["message"]["content"] == ANSWER
+        assert choice["message"] == {"role": "assistant", "content": ANSWER, "refusal": None}
         assert choice["finish_reason"] == "stop"
         tokens = choice["logprobs"]["content"]
         assert bytes(sum((token["bytes"] for token in tokens), [])).startswith(ANSWER.encode())

@@ -36,7 +36,7 @@ async def test_a_chat_is_answered_as_openai_does(gateway: Gateway) -> None:
     answer = await post(gateway, CHAT, messages=HELLO, n=2)
     assert answer.pop("id").startswith("chatcmpl-")
     assert isinstance(answer.pop("created"), int)
-    message = {"role": "assistant", "content": TEXT}
+    message = {"role": "assistant", "content": TEXT, "refusal": None}
     end = {"finish_reason": "stop", "stop_reason": None, "logprobs": None}
     assert answer == {
         "object": "chat.completion",
