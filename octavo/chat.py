@@ -66,13 +66,17 @@ class Conversation:
                 self._ask(line)
 
     def _ask(self, text: str) -> None:
-        """Send the conversation with `text` at its end, and keep both if an answer comes."""
+        """Send the conversation with `text` at its end, and keep both if an answer comes.
+
+        One that Ctrl-C ended is kept as far as it came.
+        """
         question = {"role": "user", "content": text}
         first = [{"role": "system", "content": self._system}] if self._system else []
         messages = [*first, *self._turns, question]
         body = {"model": self._model, "messages": messages, **self._sampling}
         answer = print_answer(self._client.stream("chat/completions", body), sys.stdout)
-        self._turns += [question, {"role": "assistant", "content": answer}]
+        if answer:
+            self._turns += [question, {"role": "assistant", "content": answer}]
 
 
 def main(*, settings: Annotated[ChatSettings, Parameter(name="*")] = ChatSettings()) -> int:

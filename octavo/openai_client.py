@@ -74,7 +74,16 @@ class OpenAIClient:
 
 
 def api_url(url: str) -> str:
-    """Return where the API is: the server's address may be given with `/v1` or without."""
+    """Return where the API is: the server's address may be given with `/v1` or without.
+
+    Raises ServerError if it is no address.
+    """
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL:
+        parsed = httpx.URL()
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise ServerError(f"--url {url} is no address; give one such as http://127.0.0.1:8000.")
     url = url.rstrip("/")
     return url if url.endswith("/v1") else f"{url}/v1"
 
@@ -129,4 +138,6 @@ def refusal(response: httpx.Response) -> str:
 def unreachable(url: str, error: httpx.HTTPError) -> str:
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
         return f"no server answers at {url} ({error}). Start one: octavo serve demo"
-    return f"the connection to {url} broke off: {error or type(error).__name__}."
+    if isinstance(error, httpx.RemoteProtocolError | httpx.NetworkError):
+        return f"the connection to {url} broke off; see whether the server runs, and try again."
+    return f"no answer came from {url}: {error or type(error).__name__}."

@@ -102,6 +102,23 @@ def test_no_server_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert "no server answers at http://127.0.0.1:1" in shown and shown.count("\n") == 1
 
 
+@pytest.mark.parametrize("url", ["localhost:8000", "http://", "http://[::1", "ftp://host"])
+def test_an_address_that_is_none_is_told(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert complete.main("x", settings=GenerationSettings(url=url)) == 1
+    assert capsys.readouterr().err == (
+        f"octavo: --url {url} is no address; give one such as http://127.0.0.1:8000.\n"
+    )
+
+
+def test_an_answer_that_was_ended_at_once_leaves_no_trace(
+    server: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.words = ()
+    type_lines(monkeypatch, "one", "two")
+    assert chat.main(settings=ChatSettings(url=server.url)) == 0
+    assert [len(body["messages"]) for body in server.requests] == [1, 1]
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
