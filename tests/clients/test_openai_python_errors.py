@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 
 import openai
+import pydantic
 import pytest
 from openai.types.chat import ChatCompletionUserMessageParam
 
@@ -12,6 +13,7 @@ pytestmark = pytest.mark.slow
 
 MODEL = "demo"
 HELLO: list[ChatCompletionUserMessageParam] = [{"role": "user", "content": "Hello"}]
+TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
 
 
 @pytest.fixture
@@ -31,6 +33,39 @@ def test_a_wrong_value_is_a_bad_request(client: openai.OpenAI, stream: bool) -> 
     assert (error.status_code, error.param) == (400, "temperature")
     assert error.type == "invalid_request_error"
     assert error.request_id
+
+
+class City(pydantic.BaseModel):
+    name: str
+
+
+@pytest.mark.parametrize(
+    ("call", "param"),
+    [
+        (
+            lambda client: client.chat.completions.parse(
+                model=MODEL, messages=HELLO, response_format=City
+            ),
+            "response_format",
+        ),
+        (
+            lambda client: client.chat.completions.create(
+                model=MODEL, messages=HELLO, tools=[TOOL], tool_choice="required"
+            ),
+            "tool_choice",
+        ),
+        (
+            lambda client: client.completions.create(model=MODEL, prompt="Hello", suffix="!"),
+            "suffix",
+        ),
+    ],
+)
+def test_what_is_not_offered_is_a_bad_request_that_says_so(
+    client: openai.OpenAI, call: Callable[[openai.OpenAI], object], param: str
+) -> None:
+    with pytest.raises(openai.BadRequestError, match="not offered yet") as refusal:
+        call(client)
+    assert refusal.value.param == param
 
 
 @pytest.mark.parametrize(
