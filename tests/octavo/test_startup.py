@@ -2,12 +2,31 @@
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
 import structlog
 
 from octavo.startup import StartupReport
+
+SERVICE = """
+import gc
+from octavo.settings import ProcessSettings
+from octavo.startup import run_service
+
+async def serve(settings, report):
+    made_by_the_start = [[] for _ in range(1000)]
+    before = gc.get_freeze_count()
+    report.ready()
+    frozen = gc.get_freeze_count()
+    made_later = [[] for _ in range(1000)]
+    report.ready()
+    print(before, frozen > 1000, gc.get_freeze_count() <= frozen)
+
+run_service(ProcessSettings(), serve)
+"""
 
 
 def start_twice(report: StartupReport) -> None:
@@ -47,3 +66,10 @@ def test_the_end_closes_the_pipe(
         assert json.loads(pipe.read()) == message
     with pytest.raises(OSError):
         os.fstat(write_fd)
+
+
+def test_collections_leave_out_what_the_start_made_and_nothing_else() -> None:
+    service = subprocess.run(
+        [sys.executable, "-c", SERVICE], check=True, capture_output=True, text=True
+    )
+    assert service.stdout.split() == ["0", "True", "True"]
