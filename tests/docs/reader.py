@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.docs.commands import ROOT
 from tests.end_to_end.cluster import START_TIMEOUT_S, STOP_TIMEOUT_S, free_port
 
-TIMEOUT_S = 120
+TIMEOUT_S = 240
 
 _BASH = ("bash", "-euo", "pipefail", "-c")
 # What chat asks with.
@@ -27,11 +27,21 @@ _READ_BYTES = 4096
 
 @dataclass(frozen=True)
 class Reader:
-    """Runs commands; those of Octavo find the ports and `sizes` in the environment."""
+    """Runs commands; those of Octavo find ports and sizes in the environment."""
 
-    port: int
-    grpc_port: int
+    names: dict[str, str]
+    """What stands for {port}, {grpc_port} and {folder}."""
     environment: dict[str, str]
+    results_path: Path
+    """Where benchmarks write."""
+
+    def take_results(self) -> str:
+        """Return, once, what a benchmark has written."""
+        if not self.results_path.exists():
+            return ""
+        text = self.results_path.read_text()
+        self.results_path.unlink()
+        return text
 
     def shell(self, text: str) -> str:
         """Return what the command prints, errors included; fails if it does."""
@@ -96,16 +106,18 @@ def _plain(shown: bytes) -> str:
 
 
 @contextlib.contextmanager
-def served(log_path: Path, sizes: Mapping[str, str]) -> Iterator[tuple[Reader, str]]:
-    """Run `make serve` until it says that it is ready; yield it all, and end it with Ctrl-C."""
-    port, grpc_port = free_port(), free_port()
+def served(folder: Path, sizes: Mapping[str, str]) -> Iterator[tuple[Reader, str]]:
+    """Run `make serve`; yield what it said until it was ready, too, and end it with Ctrl-C."""
+    port, grpc_port = str(free_port()), str(free_port())
+    log_path, results_path = folder / "serve.log", folder / "results.json"
     environment = {
         **os.environ,
         **sizes,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "OCTAVO_PORT": str(port),
-        "OCTAVO_GRPC_PORT": str(grpc_port),
+        "OCTAVO_PORT": port,
+        "OCTAVO_GRPC_PORT": grpc_port,
         "OCTAVO_URL": f"http://127.0.0.1:{port}",
+        "OCTAVO_OUTPUT_JSON": str(results_path),
         # Tables are as wide as what is in them.
         "COLUMNS": "120",
     }
@@ -116,7 +128,8 @@ def served(log_path: Path, sizes: Mapping[str, str]) -> Iterator[tuple[Reader, s
         )  # fmt: skip
     try:
         announcement = _wait_until_ready(make, log_path)
-        yield Reader(port, grpc_port, environment), announcement
+        names = {"{port}": port, "{grpc_port}": grpc_port, "{folder}": str(folder)}
+        yield Reader(names, environment, results_path), announcement
     finally:
         # Ctrl-C reaches every process of the terminal.
         os.killpg(make.pid, signal.SIGINT)

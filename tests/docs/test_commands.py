@@ -6,7 +6,6 @@ Commands of Octavo find ports and sizes in the environment, as the README says t
 
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 import pytest
 
@@ -18,11 +17,11 @@ SUBSTITUTIONS = {
     "127.0.0.1:8000": "127.0.0.1:{port}",
     "127.0.0.1:50051": "127.0.0.1:{grpc_port}",
     "plan MODEL": "plan demo",
+    "keys secrets": "keys {folder}/secrets",
     # Less to compute: a story and a benchmark can be long.
     "stream=True": "stream=True, max_tokens=16",
     "bench_offline": "bench_offline --num-requests 2 --input-len 16 --output-len 4",
     "bench_scheduler_step.py": "bench_scheduler_step.py --num-running 8",
-    "octavo keys secrets": 'octavo keys "$(mktemp -d)/secrets"',
     # Fails, for the cluster has the ports.
     "octavo doctor": "! octavo doctor",
     # Says nothing if it works.
@@ -112,25 +111,15 @@ def test_every_command_is_run_or_says_why_not() -> None:
 
 @pytest.fixture(scope="module")
 def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Reader, str]]:
-    folder = tmp_path_factory.mktemp("docs")
-    sizes = SIZES | {"OCTAVO_OUTPUT_JSON": str(folder / "results.json")}
-    with served(folder / "serve.log", sizes) as (reader, announcement):
-        yield reader, announcement
-
-
-def results(reader: Reader) -> str:
-    """Return, once, what a benchmark has left."""
-    path = Path(reader.environment["OCTAVO_OUTPUT_JSON"])
-    text = path.read_text() if path.exists() else ""
-    path.unlink(missing_ok=True)
-    return text
+    with served(tmp_path_factory.mktemp("docs"), SIZES) as reader_and_announcement:
+        yield reader_and_announcement
 
 
 @pytest.mark.slow
 def test_serve_ends_with_the_addresses_and_a_request_to_paste(serving: tuple[Reader, str]) -> None:
     reader, announcement = serving
-    assert f"http://127.0.0.1:{reader.port}/v1" in announcement
-    assert f"127.0.0.1:{reader.grpc_port}\n" in announcement
+    assert f"REST  http://127.0.0.1:{reader.names['{port}']}/v1\n" in announcement
+    assert f"gRPC  127.0.0.1:{reader.names['{grpc_port}']}\n" in announcement
     pasted = announcement[announcement.index("curl ") :].partition("\n")[0]
     assert "Paris" in reader.shell(pasted)
 
@@ -141,15 +130,14 @@ def test_a_command_answers_as_the_documents_say(
     serving: tuple[Reader, str], command: Command
 ) -> None:
     reader, _ = serving
-    ports = {"{port}": str(reader.port), "{grpc_port}": str(reader.grpc_port)}
-    text = replaced(replaced(command.text, SUBSTITUTIONS), ports)
+    text = replaced(replaced(command.text, SUBSTITUTIONS), reader.names)
     if command.name in TYPED:
         output = reader.conversation(text, TYPED[command.name])
     else:
         output = reader.python(text) if command.is_python else reader.shell(text)
-    output += results(reader)
+    output += reader.take_results()
     for pattern in EXPECTED[command.name]:
-        assert re.search(replaced(pattern, ports), output), f"{command.place}:\n{output}"
+        assert re.search(replaced(pattern, reader.names), output), f"{command.place}:\n{output}"
 
 
 def replaced(text: str, substitutions: Mapping[str, str]) -> str:
