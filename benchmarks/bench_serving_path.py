@@ -97,6 +97,7 @@ def main(
         output_json: file for the result; unset: serving_path.json among the results.
     """
     workload = Workload(num_streams=num_streams, input_len=input_len, output_len=output_len)
+    load_before = round(os.getloadavg()[0], 2)
     mock = {"OCTAVO_MOCK_STEP_S": str(mock_step_ms / 1000)}
     measured = {"mock": serve(workload, rounds, ("--mock",), mock)}
     show(f"mock, {mock_step_ms:g} ms a step", measured["mock"])
@@ -110,6 +111,7 @@ def main(
     result = {
         "workload": asdict(workload),
         "cores": os.cpu_count(),
+        "load_before": load_before,
         "mock_step_ms": mock_step_ms,
         "served": {name: asdict(each) for name, each in measured.items()},
         "offline_output_tokens_per_second": offline,
@@ -163,12 +165,8 @@ def running_server(flags: Sequence[str], environment: Mapping[str, str]) -> Iter
 
 def find_roles(pid: int) -> dict[str, psutil.Process]:
     """Return the processes of a cluster by what they are."""
-    roles = {}
-    for process in psutil.Process(pid).children():
-        for role in _ROLES:
-            if role in process.cmdline():
-                roles[role] = process
-    return roles
+    processes = psutil.Process(pid).children()
+    return {role: next(p for p in processes if role in p.cmdline()) for role in _ROLES}
 
 
 def wait_until_ready(process: "subprocess.Popen[bytes]", port: int) -> None:
