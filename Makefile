@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 # use for. Where the default index has only CUDA builds, name another: make TORCH="torch --index-url ..."
 TORCH ?= torch==2.13.0
 
-.PHONY: install protos format check test-fast test serve
+.PHONY: install protos format check test-fast test serve gpu-wheels gpu-check
 
 install: $(STAMP)
 
@@ -51,3 +51,19 @@ test: test-fast
 
 serve: install
 	$(BIN)/octavo serve demo
+
+# What a machine with a GPU and no network lacks, to be carried there.
+WHEELS := .wheels
+gpu-wheels: install
+	$(BIN)/python -m benchmarks.gpu_wheels $(WHEELS)
+
+# With the environment, or where there is none with a Python that has torch and what was carried.
+# Both parts run, whatever comes of the first.
+GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
+GPU_SITE := build/gpu-site
+gpu-check: export PYTHONPATH := $(CURDIR)/$(GPU_SITE):$(CURDIR)
+gpu-check:
+	@test -x $(BIN)/python || test ! -d $(WHEELS) || $(GPU_PYTHON) -m pip install --quiet \
+		--no-index --no-deps --upgrade --target $(GPU_SITE) $(WHEELS)/*.whl
+	@$(GPU_PYTHON) -m pytest -m gpu tests/gpu; tested=$$?; \
+		$(GPU_PYTHON) -m benchmarks.gpu_check && exit $$tested
