@@ -59,6 +59,7 @@ _BY_HTTP_STATUS = {
     408: Kind(408, "timeout_error", "request_timeout"),
     413: Kind(413, "invalid_request_error", "body_too_large"),
     431: Kind(431, "invalid_request_error", "headers_too_large"),
+    503: Kind(503, "service_unavailable_error", "too_many_connections"),
 }
 _BAD_REQUEST = Kind(400, "invalid_request_error", "bad_request")
 

@@ -1,4 +1,4 @@
-"""uvicorn's HTTP/1.1 connection with limits on headers and slow clients, and our error bodies.
+"""uvicorn's HTTP/1.1 connection with our error bodies, and limits: connections, headers, seconds.
 
 uvicorn's protocol over httptools accepts headers of any size, at any pace, and waits for a client
 that does not read for as long as the client likes (0.54).
@@ -11,7 +11,14 @@ from httptools import HttpParserError
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from .errors import http_error_body
-from .limits import HEADER_TIMEOUT_S, LINGER_S, MAX_HEADER_BYTES, MAX_HEADERS, STALL_S
+from .limits import (
+    HEADER_TIMEOUT_S,
+    LINGER_S,
+    MAX_CONNECTIONS,
+    MAX_HEADER_BYTES,
+    MAX_HEADERS,
+    STALL_S,
+)
 
 
 class LimitedHttpProtocol(HttpToolsProtocol):
@@ -28,6 +35,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if len(self.connections) > MAX_CONNECTIONS:
+            self._refuse(503, f"{MAX_CONNECTIONS} connections are open, which is the limit.")
+            return
         self._start_timer(HEADER_TIMEOUT_S)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -88,7 +98,10 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if self._are_headers_too_large:
             status = 431
             msg = f"The headers are larger than {MAX_HEADER_BYTES} bytes or {MAX_HEADERS} lines."
-        body = http_error_body(status, msg)
+        self._refuse(status, msg)
+
+    def _refuse(self, status: int, message: str) -> None:
+        body = http_error_body(status, message)
         head = (
             f"HTTP/1.1 {status} {http.HTTPStatus(status).phrase}\r\n"
             f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"

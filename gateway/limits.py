@@ -7,11 +7,12 @@ from starlette.types import Receive, Scope
 
 from .errors import ClientGone
 
+MAX_CONNECTIONS = 4096
 MAX_BODY_BYTES = 4 * 1024 * 1024
 """What the router takes as one gRPC message (WIRE §6)."""
 MAX_HEADER_BYTES = 64 * 1024
 """Request line and headers together."""
-MAX_HEADERS = 128
+MAX_HEADERS = 100
 HEADER_TIMEOUT_S = 30.0
 """From the first byte of a request to the end of its headers."""
 BODY_TIMEOUT_S = 120.0

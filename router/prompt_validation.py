@@ -11,6 +11,7 @@ from .checks import check, check_count, check_token_ids
 
 MAX_TOOLS = 128
 MAX_TOOLS_BYTES = 64 * 1024
+MAX_TOOLS_DEPTH = 64
 
 # No tokenizer needs more for what fits a context, by far; and more would only cost time.
 _MAX_PROMPT_BYTES_PER_TOKEN = 16
@@ -144,6 +145,27 @@ def _valid_tools(tools_json: str) -> list[dict[str, Any]] | None:
         "tools",
         "tools is no JSON array of objects; send one object for each tool",
     )
+    check(
+        _depth_is_at_most(MAX_TOOLS_DEPTH, tools),
+        "tools",
+        f"tools is nested deeper than {MAX_TOOLS_DEPTH} levels; send flatter ones",
+    )
     check(len(tools) > 0, "tools", "tools is empty; leave it out")
     check_count(len(tools), MAX_TOOLS, "tools", "tools")
     return list(tools)
+
+
+def _depth_is_at_most(most: int, outermost: list[Any] | dict[str, Any]) -> bool:
+    """Return whether arrays and objects, the outermost included, are nested so deep at most."""
+    level = [outermost]
+    for _ in range(most):
+        level = [inner for outer in level for inner in _inner(outer)]
+        if not level:
+            return True
+    return False
+
+
+def _inner(outer: list[Any] | dict[str, Any]) -> list[list[Any] | dict[str, Any]]:
+    """Return the arrays and objects that one holds."""
+    items = outer.values() if isinstance(outer, dict) else outer
+    return [item for item in items if isinstance(item, list | dict)]

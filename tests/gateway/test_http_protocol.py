@@ -22,7 +22,7 @@ async def refusal(connection: RawConnection) -> tuple[int, str]:
     return int(head.split()[1]), json.loads(body)["error"]["message"]
 
 
-TOO_LARGE = (431, "The headers are larger than 65536 bytes or 128 lines.")
+TOO_LARGE = (431, "The headers are larger than 65536 bytes or 100 lines.")
 
 
 async def test_headers_that_are_too_large_are_refused(gateway_alone: Gateway) -> None:

@@ -76,13 +76,6 @@ def test_prompts_up_to_the_limits_are_good() -> None:
     check_fits_context(99, "prompt", MODEL)
 
 
-def test_no_prompt_has_more_than_four_mebibytes() -> None:
-    model = ModelInfo(max_model_len=10_000_000)
-    assert validate_prompt_text("x" * 4 * 2**20, model)
-    with pytest.raises(InvalidArgument, match="at most 4194304 are taken"):
-        validate_prompt_text("x" * (4 * 2**20 + 1), model)
-
-
 @pytest.mark.parametrize(
     ("request_", "field"),
     [

@@ -63,23 +63,6 @@ def test_a_wrong_option_is_named(
     assert message in error.value.message
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda o: setattr(o.sampling, "temperature", 0),
-        lambda o: setattr(o.sampling, "temperature", 2),
-        lambda o: setattr(o.sampling, "top_p", 1),
-        lambda o: setattr(o.stop, "max_tokens", 1),
-        lambda o: setattr(o, "n", 16),
-        lambda o: o.stop.stop.extend(["x"] * 15 + ["é" * 128]),
-        lambda o: o.stop.stop_token_ids.extend([49] * 256),
-        lambda o: setattr(o, "request_id", "~" * 128),
-    ],
-)
-def test_the_limits_themselves_are_good(change: Callable[[GenerationOptions], object]) -> None:
-    validate_options(options(change), MODEL)
-
-
 def test_absent_fields_take_their_defaults() -> None:
     valid = validate_options(GenerationOptions(model="tiny"), MODEL)
     assert (valid.sampling.temperature, valid.sampling.top_p, valid.sampling.top_k) == (1, 1, 0)
@@ -109,13 +92,6 @@ def test_priorities_are_taken_where_the_scheduler_has_them() -> None:
     model.CopyFrom(MODEL)
     model.has_priorities = True
     assert validate_options(GenerationOptions(priority=-3), model).priority == -3
-
-
-@pytest.mark.parametrize("name", ["presence_penalty", "frequency_penalty"])
-@pytest.mark.parametrize("value", [-2, 2])
-def test_penalties_up_to_the_limits_are_good(name: str, value: float) -> None:
-    valid = validate_options(options(lambda o: setattr(o.sampling, name, value)), MODEL)
-    assert getattr(valid.sampling, name) == value
 
 
 @pytest.mark.parametrize(
@@ -149,27 +125,6 @@ def test_a_wrong_parameter_is_named(
     with pytest.raises(InvalidArgument, match=field) as error:
         validate_options(options(change), MODEL)
     assert error.value.field == field
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda o: setattr(o.sampling, "min_p", 1),
-        lambda o: setattr(o.sampling, "repetition_penalty", 0.01),
-        lambda o: bias(o, 49, -100, times=300),
-        lambda o: o.sampling.allowed_token_ids.extend([49] * 1024),
-        lambda o: setattr(o.stop, "min_tokens", 100),
-        lambda o: o.bad_words.extend(["x" * 64] * 32),
-        lambda o: setattr(o, "logprobs", 20),
-        lambda o: setattr(o, "prompt_logprobs", 5),
-        lambda o: setattr(o, "truncate_prompt_tokens", 1),
-        lambda o: setattr(o, "cache_salt", "é" * 32),
-    ],
-)
-def test_parameters_at_their_limits_are_good(
-    change: Callable[[GenerationOptions], object],
-) -> None:
-    validate_options(options(change), MODEL)
 
 
 def test_min_tokens_is_at_most_max_tokens() -> None:
