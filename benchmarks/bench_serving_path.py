@@ -23,13 +23,12 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import cyclopts
 import psutil
 
 from .light_client import stream_all
-
-RESULTS = Path(__file__).parent / "results" / "serving_path.json"
 
 _ROLES = ("gateway", "router", "scheduler", "worker")
 _MODEL = "demo"
@@ -94,30 +93,27 @@ def main(
         mock_step_ms: time of a step of the mock worker.
         rounds: measurements of each; the one with the median throughput counts.
         mock_only: leave the demo model out.
-        output_json: file for the result; unset: serving_path.json among the results.
+        output_json: file for the result.
     """
     workload = Workload(num_streams=num_streams, input_len=input_len, output_len=output_len)
-    load_before = round(os.getloadavg()[0], 2)
-    mock = {"OCTAVO_MOCK_STEP_S": str(mock_step_ms / 1000)}
-    measured = {"mock": serve(workload, rounds, ("--mock",), mock)}
-    show(f"mock, {mock_step_ms:g} ms a step", measured["mock"])
-    if mock_only:
-        return
-    offline = median([generate_offline(workload) for _ in range(rounds)])
-    measured["bfloat16"] = serve(workload, rounds, ("--dtype", "bfloat16"), {})
-    show(f"{_MODEL}, bfloat16", measured["bfloat16"])
-    ratio = measured["bfloat16"].output_tokens_per_second / offline
-    print(f"offline {offline:.1f} output tok/s; served is {ratio:.0%} of it")
-    result = {
+    result: dict[str, Any] = {
         "workload": asdict(workload),
         "cores": os.cpu_count(),
-        "load_before": load_before,
+        "load_before": round(os.getloadavg()[0], 2),
         "mock_step_ms": mock_step_ms,
-        "served": {name: asdict(each) for name, each in measured.items()},
-        "offline_output_tokens_per_second": offline,
-        "served_to_offline": round(ratio, 3),
     }
-    (output_json or RESULTS).write_text(json.dumps(result, indent=2) + "\n")
+    mock = {"OCTAVO_MOCK_STEP_S": str(mock_step_ms / 1000)}
+    result["mock"] = show("mock worker", serve(workload, rounds, ("--mock",), mock))
+    if not mock_only:
+        offline = median([generate_offline(workload) for _ in range(rounds)])
+        served = serve(workload, rounds, ("--dtype", "bfloat16"), {})
+        ratio = served.output_tokens_per_second / offline
+        result[_MODEL] = show(f"{_MODEL}, bfloat16", served)
+        result["offline_output_tokens_per_second"] = offline
+        result["served_to_offline"] = round(ratio, 3)
+        print(f"offline {offline:.1f} output tok/s; served is {ratio:.0%} of it")
+    if output_json is not None:
+        output_json.write_text(json.dumps(result, indent=2) + "\n")
 
 
 def serve(
@@ -203,13 +199,15 @@ def median(values: Sequence[float]) -> float:
     return sorted(values)[len(values) // 2]
 
 
-def show(title: str, served: Served) -> None:
+def show(title: str, served: Served) -> dict[str, Any]:
+    """Print what was measured, and return it for the result."""
     print(f"{title}: {served.output_tokens_per_second:.1f} output tok/s, ", end="")
     print(f"{served.tokens_per_event:.2f} tokens an event")
     for role, cpu_us in served.cpu_us_per_token.items():
         print(f"  {role:<10}{cpu_us:8.1f} us of CPU a token")
     path_us = sum(us for role, us in served.cpu_us_per_token.items() if role != "worker")
-    print(f"  {'all but the worker':<19}{path_us:.1f}")
+    print(f"  all but the worker {path_us:.1f}")
+    return asdict(served)
 
 
 if __name__ == "__main__":
