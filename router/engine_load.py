@@ -31,8 +31,9 @@ class EngineLoad:
         self.last_sent_s = 0.0
         self._clock = clock
         self._told = scheduling_pb2.Load()
-        # Outputs of the requests sent since, by request key.
-        self._num_untold: dict[bytes, int] = {}
+        # Requests sent since: their outputs, by request key, and the sum.
+        self._untold: dict[bytes, int] = {}
+        self._num_untold = 0
         self._cached: set[int] = set()
         # Of the prompts that were sent lately, and of those before them.
         self._sent: set[int] = set()
@@ -51,7 +52,7 @@ class EngineLoad:
     @property
     def num_outputs(self) -> int:
         """Outputs that wait, run, or were sent there since the engine said how many do."""
-        return self._told.num_waiting + self._told.num_running + sum(self._num_untold.values())
+        return self._told.num_waiting + self._told.num_running + self._num_untold
 
     @property
     def num_outputs_per_block(self) -> float:
@@ -61,7 +62,8 @@ class EngineLoad:
     def update(self, load: scheduling_pb2.Load) -> None:
         """Take the engine's word."""
         self._told = load
-        self._num_untold.clear()
+        self._untold.clear()
+        self._num_untold = 0
         if load.HasField("cached_prefixes"):
             num_bytes = len(load.cached_prefixes)
             whole = num_bytes - num_bytes % _SHORT_HASH_BYTES
@@ -69,7 +71,8 @@ class EngineLoad:
 
     def add(self, request: scheduling_pb2.SubmitRequest) -> None:
         """Count a request that is sent there."""
-        self._num_untold[request.request_key] = request.n
+        self._untold[request.request_key] = request.n
+        self._num_untold += request.n
         self.last_sent_s = self._clock()
         if self.last_sent_s - self._sent_since_s > _MEMORY_S:
             self._sent, self._sent_before = set(), self._sent
@@ -78,7 +81,7 @@ class EngineLoad:
 
     def remove(self, request_key: bytes) -> None:
         """Stop counting a request that has ended."""
-        self._num_untold.pop(request_key, None)
+        self._num_untold -= self._untold.pop(request_key, 0)
 
     def num_cached_blocks(self, hashes: Sequence[int]) -> int:
         """Return up to which block a prompt, told by its short hashes, seems to be cached.

@@ -8,8 +8,9 @@ from .engine import Engine
 from .engine_load import short_hashes
 from .served_model import EncodedPrompt, ServedModel
 
-# An engine is given no more than its share while another has less to do: so many outputs above
-# FAIR_FACTOR times what the least loaded one has, for its size.
+# What is cached counts only where there is little enough to do: FAIR_FACTOR times the outputs that
+# the least loaded engine would have, were it as large, and SPARE_OUTPUTS more. Otherwise a common
+# beginning of all prompts would bring them to one engine, while the others idle.
 FAIR_FACTOR = 1.5
 SPARE_OUTPUTS = 8
 
