@@ -1,10 +1,10 @@
 """From settings to a runner that is warm: which files, which type, how much memory."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
-import structlog
 import torch
 
 from octavo.gguf_file import GGUFFile
@@ -30,6 +30,9 @@ from .rows import RowLimits, Rows
 from .safetensors_checkpoint import SafetensorsCheckpoint
 from .settings import WorkerSettings
 from .weights import expected_tensors, load_weights, model_hash, weights_bytes
+
+# Not structlog: without a server, its lines would stand on standard output.
+logger = logging.getLogger(__name__)
 
 _WARM_UP_TOKENS = 8
 
@@ -213,15 +216,16 @@ def _warn_of_limits(
 ) -> None:
     """Tell now what would be noticed later: requests too long, or memory that runs out."""
     if note := lowered_context(settings, config, ready):
-        structlog.get_logger().warning(note)
+        logger.warning(note)
     needed = (
         ready.memory.weights_bytes + ready.memory.kv_cache_bytes + ready.memory.activations_bytes
     )
     if needed > (available := available_bytes()):
-        structlog.get_logger().warning(
-            f"once the KV cache is full the model takes {needed / 1e9:.1f} GB, and"
-            f" {available / 1e9:.1f} GB are available. Lower --kv-cache-memory-bytes, or the"
-            " system may end the worker when memory runs out."
+        logger.warning(
+            "once the KV cache is full the model takes %.1f GB, and %.1f GB are available. Lower"
+            " --kv-cache-memory-bytes, or the system may end the worker when memory runs out.",
+            needed / 1e9,
+            available / 1e9,
         )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import textwrap
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from .loading import describe_worker, lowered_context
 from .memory import available_bytes, resident_bytes
 from .settings import Dtype, WorkerSettings
 
+_WIDTH = 80
 _LENGTHS = (512, 2048, 8192, 32_768, 131_072)
 
 
@@ -187,7 +189,7 @@ def _lines(plan: Plan) -> Iterator[str]:
     yield ""
     yield f"  context      {plan.max_model_len:8,} tokens"
     for note in plan.notes:
-        yield f"  Note: {note}"
+        yield textwrap.fill(f"Note: {note}", _WIDTH, initial_indent="  ", subsequent_indent=" " * 8)
     yield ""
     yield "  tokens of a request   requests at once"
     for fit in plan.fits:

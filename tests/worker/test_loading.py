@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from octavo.startup import StartupError, StartupReport
+from octavo.worker import loading
 from octavo.worker.loading import load_model_runner
 from octavo.worker.settings import WorkerSettings
 from tests.worker.runners import settings_for
@@ -71,6 +72,26 @@ def test_stages_are_reported(saved: Path, tmp_path: Path) -> None:
     assert "context of 256 tokens" in stages[0]
     assert "float32" in stages[1]
     assert "256 blocks of 4 tokens" in stages[2]
+
+
+def test_a_context_that_is_lowered_is_told_unless_it_was_asked_for(
+    saved: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    load(settings_for(saved, num_blocks=10), max_model_len=40)
+    load(settings_for(saved))
+    assert caplog.messages == []
+    load(settings_for(saved, num_blocks=10))
+    (message,) = caplog.messages
+    assert "trained for 256 tokens; the context is lowered to the 40 that" in message
+
+
+def test_memory_that_will_run_out_is_told(
+    saved: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "available_bytes", lambda: 1 << 10)
+    load(settings_for(saved))
+    (message,) = caplog.messages
+    assert "0.0 GB are available. Lower --kv-cache-memory-bytes" in message
 
 
 def test_threads_are_set(saved: Path) -> None:
