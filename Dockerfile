@@ -17,7 +17,9 @@ RUN apt-get update \
     && groupadd --gid 10001 octavo \
     && useradd --uid 10001 --gid octavo --no-create-home --home-dir /tmp octavo \
     && install --directory --mode 1777 /var/cache/octavo
+# HOME for whichever user Compose chooses.
 ENV PATH=/opt/octavo/bin:$PATH \
+    HOME=/tmp \
     PYTHONUNBUFFERED=1 \
     XDG_CACHE_HOME=/var/cache
 USER 10001:10001

@@ -1,4 +1,4 @@
-"""octavo.transport and octavo.keys: which addresses are taken, and with which keys."""
+"""octavo.transport: which addresses are taken, and with which keys."""
 
 from pathlib import Path
 from typing import Any
@@ -35,29 +35,6 @@ def test_the_keys_that_were_made_belong_together(directory: Path) -> None:
     assert read.peers == {zmq.curve_public(worker_secret)}
     public = (directory / "scheduler.pub").read_bytes().strip()
     assert zmq.curve_public(read.secret) == public
-
-
-def test_only_their_owner_can_read_keys(directory: Path) -> None:
-    modes = {path.name: path.stat().st_mode & 0o777 for path in directory.iterdir()}
-    names = ("scheduler.key", "scheduler.pub", "worker.key", "worker.pub")
-    assert modes == dict.fromkeys(names, 0o600)
-    assert directory.stat().st_mode & 0o777 == 0o700
-
-
-def test_keys_are_never_replaced(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (directory / "scheduler.key").unlink()
-    before = {path: path.read_bytes() for path in directory.iterdir()}
-    assert keys.main(directory) == 1
-    assert "scheduler.pub is there already" in capsys.readouterr().err
-    assert {path: path.read_bytes() for path in directory.iterdir()} == before
-
-
-def test_a_directory_that_cannot_be_made_is_told(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "file").touch()
-    assert keys.main(tmp_path / "file" / "keys") == 1
-    assert capsys.readouterr().err == f"octavo: {tmp_path / 'file' / 'keys'}: Not a directory\n"
 
 
 def test_ipc_needs_no_keys() -> None:
