@@ -53,13 +53,14 @@ class Engine:
         try:
             await self.scheduler.run(self._learn, on_change)
         finally:
-            await self._learn(scheduling_pb2.ModelInfo())
+            await self._set_info(scheduling_pb2.ModelInfo())
 
     async def _learn(self, info: scheduling_pb2.ModelInfo) -> None:
-        """Read the model's files, unless a new scheduler serves the same model as the last."""
-        before = self.info.path
-        if info.path and info.path != before:
-            await self._models.acquire(info.path)
-        self.info = info
-        if before and info.path != before:
-            await self._models.release(before)
+        """Read the model's files; a new scheduler mostly serves the same model as the last."""
+        await self._models.acquire(info.path)
+        await self._set_info(info)
+
+    async def _set_info(self, info: scheduling_pb2.ModelInfo) -> None:
+        before, self.info = self.info, info
+        if before.served_names:
+            await self._models.release(before.path)
