@@ -31,15 +31,15 @@ async function refusal(call) {
   try {
     await call;
   } catch (error) {
-    const { name, status, code, param, type, message } = error;
+    const { status, param } = error;
     const retryAfter = error.headers?.get("retry-after");
-    return { name: error.constructor.name || name, status, code, param, type, message, retryAfter };
+    return { name: error.constructor.name, status, param, retryAfter };
   }
   throw new Error("the call was not refused");
 }
 
 async function answers(client) {
-  const { chat, completions, models } = { ...client, chat: client.chat.completions };
+  const chat = client.chat.completions;
   const helper = chat.stream({ ...CHAT, stream_options: { include_usage: true } });
   const deltas = [];
   helper.on("content", (delta) => deltas.push(delta));
@@ -48,16 +48,19 @@ async function answers(client) {
     chatStream: await collect(await chat.create({ ...CHAT, n: 2, stream: true })),
     chatHelper: { answer: await helper.finalChatCompletion(), deltas },
     stopped: await chat.create({ ...CHAT, stop: [" Paris"] }),
-    completion: await completions.create({ ...COMPLETION, logprobs: 2 }),
-    completionStream: await collect(await completions.create({ ...COMPLETION, stream: true })),
-    model: await models.retrieve(MODEL),
-    models: (await models.list()).data,
+    completion: await client.completions.create({ ...COMPLETION, logprobs: 2 }),
+    completionStream: await collect(
+      await client.completions.create({ ...COMPLETION, stream: true }),
+    ),
+    model: await client.models.retrieve(MODEL),
+    models: (await client.models.list()).data,
   };
 }
 
 async function refusals(client, guardedURL, key) {
   const guarded = connect(guardedURL, key);
   const running = await guarded.completions.create(ENDLESS);
+  // Its first chunk says that it no longer waits.
   await running[Symbol.asyncIterator]().next();
   const waiting = await guarded.completions.create(ENDLESS);
   const full = await refusal(guarded.completions.create(ENDLESS));
