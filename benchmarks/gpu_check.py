@@ -9,7 +9,6 @@ tells what it has. Needs torch and nothing else of what Octavo needs.
 import json
 import os
 import platform
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +19,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu_probes import run_probes, seconds_of
+from benchmarks.gpu_probes import query_gpu, run_probes, seconds_of
 from benchmarks.kernel_cases import CASES, KernelCase, error_of, moved
 
 # A table is not gone on with after it.
@@ -31,7 +30,7 @@ TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 2**-7}
 
 _RESULTS = Path(__file__).parent / "results"
 _PACKAGES = ("torch", "triton", "transformers")
-_GPU_FIELDS = ("name", "driver_version", "memory.total", "clocks.sm", "clocks.max.sm", "clocks.mem")
+_GPU_FIELDS = ("name", "driver_version", "memory.total", "clocks.max.sm", "clocks.max.memory")
 
 Row = dict[str, Any]
 Table = Callable[["Report"], Iterator[Row]]
@@ -108,13 +107,8 @@ def kernel_row(
 
 
 def describe_machine() -> Row:
-    """Return the GPU with its clocks now, and the versions that its numbers depend on."""
-    command = ["nvidia-smi", f"--query-gpu={','.join(_GPU_FIELDS)}", "--format=csv,noheader"]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
-        gpu = dict(zip(_GPU_FIELDS, answer.stdout.splitlines()[0].split(", "), strict=True))
-    except (OSError, subprocess.SubprocessError, IndexError, ValueError):
-        gpu = {"name": torch.cuda.get_device_name()}
+    """Return the GPU, and the versions that its numbers depend on."""
+    gpu = query_gpu(*_GPU_FIELDS) or {"name": torch.cuda.get_device_name()}
     versions = {name: _version(name) for name in _PACKAGES}
     return {"gpu": gpu, "cuda": torch.version.cuda, "python": platform.python_version()} | versions
 

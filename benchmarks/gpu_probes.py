@@ -1,5 +1,6 @@
 """What a GPU can do at most: memory, matrix products, launches."""
 
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -30,8 +31,20 @@ def run_probes() -> Iterator[Probe]:
     yield Probe("read", _read_bytes_per_s() / 1e9, "GB/s")
     yield Probe("copy, read and written", _copy_bytes_per_s() / 1e9, "GB/s")
     yield Probe("bfloat16 product of 8192³", _bfloat16_flops() / 1e12, "TFLOP/s")
+    if clock := query_gpu("clocks.sm"):
+        yield Probe("SM clock just after it", float(clock["clocks.sm"].split()[0]), "MHz")
     yield Probe("launch", _launch_s() * 1e6, "µs")
     yield Probe("launch in a CUDA graph", _graph_launch_s() * 1e6, "µs")
+
+
+def query_gpu(*fields: str) -> dict[str, str]:
+    """Return what the driver says of the first GPU; nothing where there is no nvidia-smi."""
+    command = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+        return dict(zip(fields, answer.stdout.splitlines()[0].split(", "), strict=True))
+    except (OSError, subprocess.SubprocessError, IndexError, ValueError):
+        return {}
 
 
 def seconds_of(run: Callable[[], object]) -> float:
