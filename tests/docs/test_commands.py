@@ -62,8 +62,8 @@ EXPECTED = {
 }
 
 NOT_RUN = {
-    "docker compose --profile cpu up --build --wait": "tests/deploy runs it with no engine",
     "buf lint": "a part of `make check`",
+    "docker compose --profile cpu up --build --wait": "tests/deploy runs it with no engine",
     "make check": "CI runs it before the tests",
     "make format": "would change the tree",
     "make gpu-check": "needs a GPU",
@@ -74,6 +74,7 @@ NOT_RUN = {
     "make test": "is this",
     "make test-fast": "is the first half of `make test`",
     "octavo plan": "the words for `octavo plan MODEL`",
+    "octavo router --scheduler ADDRESS --scheduler ADDRESS": "in tests/end_to_end",
     "octavo serve": "the words for `make serve`'s command",
     "octavo serve MODEL": "what `make serve` runs",
     "octavo serve demo": "what `make serve` runs",
