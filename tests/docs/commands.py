@@ -13,7 +13,18 @@ LANGUAGES = ("bash", "python", "proto", "text", "yaml")
 
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"`([^`\n]+)`")
-_PROGRAMS = ("buf", "curl", "docker", "make", "npm", "octavo", "pip", "pytest", "python", "source")
+_PROGRAMS = (
+    "buf",
+    "curl",
+    "docker compose",
+    "make",
+    "npm",
+    "octavo",
+    "pip",
+    "pytest",
+    "python",
+    "source",
+)
 # A program alone is a word about it, not a command.
 _CALL = re.compile(rf"(\.venv/bin/)?({'|'.join(_PROGRAMS)}) .+")
 

@@ -64,7 +64,6 @@ EXPECTED = {
 NOT_RUN = {
     "buf lint": "a part of `make check`",
     "docker compose --profile cpu up --build --wait": "tests/deploy runs it with no engine",
-    "docker inspect": "what others would see with it",
     "make check": "CI runs it before the tests",
     "make format": "would change the tree",
     "make gpu-check": "needs a GPU",
