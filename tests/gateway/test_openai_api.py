@@ -3,12 +3,10 @@
 from typing import Any
 
 import msgspec
-import openai
 import pytest
 
 from octavo.v1.common_pb2 import SamplingParams, StopConditions
 from octavo.v1.inference_pb2 import ChatMessage, ChatRequest, GenerateRequest
-from octavo.version import VERSION
 from tests.gateway.conftest import Gateway
 from tests.gateway.fake_router import (
     MODEL,
@@ -255,63 +253,3 @@ async def test_a_plain_request_id_is_echoed_and_any_other_replaced(gateway: Gate
         response = await gateway.http.get("/health", headers=headers)
         assert response.headers["x-request-id"].isalnum()
         assert len(response.headers["x-request-id"]) == 32
-
-
-async def test_models_are_listed_and_found_by_ids_with_slashes(gateway: Gateway) -> None:
-    listed = (await gateway.http.get("/v1/models")).json()
-    assert listed["object"] == "list"
-    assert [model["id"] for model in listed["data"]] == [MODEL]
-    assert (await gateway.http.get(f"/v1/models/{MODEL}")).json() == listed["data"][0]
-    missing = await gateway.http.get("/v1/models/no/such")
-    assert missing.status_code == 404
-    assert "no/such" in missing.json()["error"]["message"]
-
-
-async def test_ready_needs_a_serving_router_with_a_model(
-    gateway: Gateway, fake_router: FakeRouter
-) -> None:
-    assert (await gateway.http.get("/ready")).status_code == 200
-    models, fake_router.models = fake_router.models, []
-    assert (await gateway.http.get("/ready")).json()["error"]["message"].startswith("No model")
-    fake_router.models = models
-    await fake_router.health.set_serving(False)
-    response = await gateway.http.get("/ready")
-    assert response.status_code == 503
-    assert "starting or draining" in response.json()["error"]["message"]
-    assert (await gateway.http.get("/health")).status_code == 200
-
-
-async def test_version(gateway: Gateway) -> None:
-    assert (await gateway.http.get("/version")).json() == {"version": VERSION}
-
-
-async def test_the_openai_client_chats_completes_and_lists(gateway: Gateway) -> None:
-    chat = await gateway.openai.chat.completions.create(
-        model=MODEL, messages=[{"role": "user", "content": "Hello"}], temperature=0, seed=1
-    )
-    assert chat.choices[0].message.content == TEXT
-    assert chat.choices[0].finish_reason == "stop"
-    assert chat.usage and chat.usage.total_tokens == 7
-    completion = await gateway.openai.completions.create(model=MODEL, prompt=["a", "b"])
-    assert [choice.text for choice in completion.choices] == [TEXT, TEXT]
-    assert [model.id async for model in gateway.openai.models.list()] == [MODEL]
-
-
-async def test_the_openai_client_streams(gateway: Gateway) -> None:
-    stream = await gateway.openai.chat.completions.create(
-        model=MODEL,
-        messages=[{"role": "user", "content": "Hello"}],
-        stream=True,
-        stream_options={"include_usage": True},
-    )
-    received = [chunk async for chunk in stream]
-    texts = [c.choices[0].delta.content or "" for c in received if c.choices]
-    assert "".join(texts) == TEXT
-    assert received[-1].usage and received[-1].usage.completion_tokens == len(TOKEN_IDS)
-
-
-async def test_the_openai_client_sees_an_unknown_model(
-    gateway: Gateway, fake_router: FakeRouter
-) -> None:
-    with pytest.raises(openai.NotFoundError, match="gpt-9"):
-        await gateway.openai.models.retrieve("gpt-9")

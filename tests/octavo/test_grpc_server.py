@@ -8,7 +8,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from octavo.grpc_server import CHANNEL_OPTIONS, grpc_server
+from octavo.grpc_server import CHANNEL_OPTIONS, MAX_RECEIVE_BYTES, grpc_server
 
 NUM_CONNECTIONS, NUM_CALLS_EACH = 3, 800
 
@@ -36,3 +36,16 @@ async def test_every_call_of_a_burst_is_answered(address: str) -> None:
         assert len(answers) == NUM_CONNECTIONS * NUM_CALLS_EACH
         for channel in channels:
             await channel.close()
+
+
+@pytest.mark.parametrize("past_limit", [-1, 0, 1])
+async def test_bytes_of_a_message(address: str, past_limit: int) -> None:
+    # A tag and a length of four bytes come before the text.
+    request = health_pb2.HealthCheckRequest(service="x" * (MAX_RECEIVE_BYTES + past_limit - 5))
+    assert request.ByteSize() == MAX_RECEIVE_BYTES + past_limit
+    async with grpc_server(address, {}, grace_s=0):
+        async with grpc.aio.insecure_channel(address) as channel:
+            with pytest.raises(grpc.aio.AioRpcError) as refusal:
+                await health_pb2_grpc.HealthStub(channel).Check(request)
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED if past_limit > 0 else grpc.StatusCode.NOT_FOUND
+    assert refusal.value.code() == code
