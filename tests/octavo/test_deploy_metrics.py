@@ -11,6 +11,7 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
+from octavo.cluster import metrics_ports
 from octavo.gateway.metrics import GatewayMetrics
 from octavo.metrics_server import process_registry
 from octavo.router.metrics import RouterMetrics
@@ -18,6 +19,7 @@ from octavo.router.open_requests import OpenRequests
 from octavo.scheduler.config import GroupConfig, SchedulerConfig
 from octavo.scheduler.metrics import SchedulerCollector, StepTimes
 from octavo.scheduler.scheduler import Scheduler
+from octavo.serve_settings import ServeSettings
 from octavo.v1 import common_pb2, inference_pb2, step_pb2
 from octavo.worker.metrics import WorkerMetrics
 from tests.file_sizes import ROOT
@@ -124,6 +126,18 @@ def test_the_models_to_choose_from_are_those_of_the_router(told: dict[str, Value
     match = re.fullmatch(r"label_values\((\w+), (\w+)\)", variable["query"]["query"])
     assert match is not None
     assert match[2] in told[match[1]]
+
+
+@pytest.mark.parametrize("name", ["prometheus.yml", "compose.yml"])
+def test_what_is_scraped_has_the_labels_that_tell_the_processes_apart(name: str) -> None:
+    (job,) = yaml.safe_load((DEPLOY / "prometheus" / name).read_text())["scrape_configs"]
+    assert job["job_name"] == "octavo"
+    ports = {"gateway": 8000} | metrics_ports(ServeSettings(metrics_port=9101))
+    scraped = {
+        config["labels"]["process"]: {int(each.rpartition(":")[2]) for each in config["targets"]}
+        for config in job["static_configs"]
+    }
+    assert scraped == {process: {port} for process, port in ports.items()}
 
 
 def test_panels_do_not_overlap() -> None:
