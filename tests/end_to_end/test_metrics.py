@@ -13,7 +13,7 @@ from tests.octavo.test_deploy_metrics import SELECTOR, expressions
 pytestmark = pytest.mark.slow
 
 NUM_TOKENS = 8
-OBSERVED_TIMEOUT_S = 10
+OBSERVED_TIMEOUT_S = 30
 
 
 def scrape(cluster: Cluster) -> dict[str, dict[str, float]]:

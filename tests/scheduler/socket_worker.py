@@ -12,7 +12,7 @@ from octavo.version import PROTOCOL_VERSION
 from octavo.worker.mock_runner import MockRunner
 from octavo.worker.settings import WorkerSettings
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = 30.0
 
 SETTINGS = WorkerSettings(
     scheduler_endpoint="",

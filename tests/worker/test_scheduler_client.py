@@ -20,7 +20,7 @@ from tests.worker.plans import plan
 from tests.worker.test_mock_runner import SETTINGS
 
 READY = MockRunner(SETTINGS).describe()
-TIMEOUT_S = 10.0
+TIMEOUT_S = 30.0
 
 
 class ScriptedScheduler:
