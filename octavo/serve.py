@@ -3,6 +3,7 @@
 import asyncio
 import json
 import shlex
+import shutil
 import sys
 import tempfile
 import time
@@ -11,6 +12,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from .client_settings import ClientSettings
 from .cluster import FLAGS, Cluster, metrics_ports
 from .console import Console, make_console
 from .model_files import locate_model, resolve_model
@@ -92,20 +94,29 @@ def _check_ports_differ(settings: ServeSettings) -> None:
 
 
 def _announcement(cluster: Cluster, seconds: float) -> str:
-    """Return what a newcomer needs: the addresses, the name, and a request to paste."""
+    """Return what a newcomer needs: the addresses, the name, and two commands to paste."""
     question = {
         "model": cluster.names[0],
         "messages": [{"role": "user", "content": "What is the capital of France?"}],
         "temperature": 0,
     }
-    url = f"http://{cluster.rest_address}/v1/chat/completions"
-    headers = ["-H", "Content-Type: application/json"]
-    curl = shlex.join(["curl", url, *headers, "-d", json.dumps(question)])
+    address = f"http://{cluster.rest_address}"
+    curl = ["curl", f"{address}/v1/chat/completions", "-H", "Content-Type: application/json"]
+    # The key itself would stay in a terminal's history.
+    key = ' -H "Authorization: Bearer $OCTAVO_API_KEY"' if cluster.settings.api_key else ""
+    chat = [_own_name(), "chat", *([] if address == ClientSettings.url else ["--url", address])]
     return f"""\
 
 Ready in {seconds:.1f} s. {", ".join(cluster.names)} is served at
-  REST  http://{cluster.rest_address}/v1
+  REST  {address}/v1
   gRPC  {cluster.grpc_address}
 
-{curl}
+{shlex.join(chat)}
+{shlex.join(curl)}{key} -d {shlex.quote(json.dumps(question))}
 """
+
+
+def _own_name() -> str:
+    """Return how one types `octavo` here: with its path, where it is not found without."""
+    name = Path(sys.argv[0]).name
+    return sys.argv[0] if name == "octavo" and shutil.which(name) is None else "octavo"
