@@ -6,8 +6,10 @@ from collections.abc import Iterator
 import pytest
 
 from octavo import chat, complete
+from octavo.answer_printer import print_answer
 from octavo.chat import ChatSettings
 from octavo.client_settings import GenerationSettings
+from octavo.openai_client import Chunk
 from tests.octavo.fake_openai import FakeOpenAI
 
 
@@ -100,6 +102,16 @@ def test_no_server_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert complete.main("x", settings=GenerationSettings(url="http://127.0.0.1:1")) == 1
     shown = capsys.readouterr().err
     assert "no server answers at http://127.0.0.1:1" in shown and shown.count("\n") == 1
+
+
+def test_ctrl_c_ends_the_answer_and_what_came_of_it_is_kept() -> None:
+    def chunks() -> Iterator[Chunk]:
+        yield Chunk("Par", None, None, None)
+        raise KeyboardInterrupt
+
+    stream = io.StringIO()
+    assert print_answer(chunks(), stream) == "Par"
+    assert stream.getvalue() == "Par\n"
 
 
 @pytest.mark.parametrize("url", ["localhost:8000", "http://", "http://[::1", "ftp://host"])
