@@ -45,9 +45,9 @@ check: install
 test-fast: install
 	$(BIN)/pytest -n auto -m "not slow and not gpu"
 
-# The slow ones start whole clusters, which want the cores for themselves: one after another.
+# The slow ones start whole clusters: two at a time, and those of one file share theirs.
 test: test-fast
-	$(BIN)/pytest -m "slow and not gpu" --durations=15
+	$(BIN)/pytest -n 2 --dist loadfile -m "slow and not gpu" --durations=15
 
 serve: install
 	$(BIN)/octavo serve demo
