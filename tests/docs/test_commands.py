@@ -22,6 +22,7 @@ SUBSTITUTIONS = {
     "stream=True": "stream=True, max_tokens=16",
     "bench_offline": "bench_offline --num-requests 2 --input-len 16 --output-len 4",
     "bench_scheduler_step.py": "bench_scheduler_step.py --num-running 8",
+    "--mock-only": "--mock-only --num-streams 2 --output-len 8 --rounds 1",
     # Fails, for the cluster has the ports.
     "octavo doctor": "! octavo doctor",
     # Says nothing if it works.
@@ -57,6 +58,7 @@ EXPECTED = {
     ],
     "octavo serve --help": [r"--max-num-seqs", r"--kv-cache-memory-bytes"],
     "python -m benchmarks.bench_offline": [r"octavo +[\d.]+ output tok/s", r"ratio +[\d.]+"],
+    "python -m benchmarks.bench_serving_path --mock-only": [r"router +[\d.]+ us of CPU a token"],
     "python benchmarks/bench_scheduler_step.py": [r"\n +8 "],
     "source .venv/bin/activate": [r"\.venv/bin/octavo"],
 }
