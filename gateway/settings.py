@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from octavo.settings import ProcessSettings
+from octavo.settings import ApiKeyFlag, ProcessSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +15,7 @@ class GatewaySettings(ProcessSettings):
     """Port that the REST API listens on; 0 takes a free one."""
     router: str = "127.0.0.1:50051"
     """gRPC address of the router: HOST:PORT or unix:/PATH."""
-    api_key: tuple[str, ...] = ()
+    api_key: ApiKeyFlag = ()
     """Key that clients have to send; may be given several times. None: the API is open."""
     drain_timeout_s: float = 30.0
     """Seconds that running requests may go on after SIGTERM."""

@@ -2,6 +2,16 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from .settings import check_api_keys
+
+
+def _check_api_key(_: object, key: str | None) -> None:
+    # An empty one is what a variable holds that was not set.
+    check_api_keys(_, [key] if key else [])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,7 +22,7 @@ class ClientSettings:
     """Address of the server: Octavo's, or any other that speaks OpenAI's API."""
     model: str | None = None
     """Name of the model; unset: the first that the server lists."""
-    api_key: str | None = None
+    api_key: Annotated[str | None, Parameter(validator=_check_api_key)] = None
     """Key of a server that wants one; OCTAVO_API_KEY keeps it off the list of processes."""
     config: Path | None = None
     """YAML file that gives flags; the command line and the environment go before it."""

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from .settings import ProcessSettings
+from .settings import ApiKeyFlag, ProcessSettings
 
 Port = Annotated[int, Parameter(validator=Number(gte=1, lte=65535))]
 Count = Annotated[int, Parameter(validator=Number(gte=1))]
@@ -27,10 +27,10 @@ class ServeSettings(ProcessSettings):
     """First of three loopback ports for Prometheus: scheduler, router and worker; 0: none."""
     vllm_metric_names: bool = False
     """Show the gauges running, waiting and KV usage also by the names that vLLM gives them."""
-    api_key: tuple[str, ...] = ()
+    api_key: ApiKeyFlag = ()
     """Key that clients have to send, REST and gRPC; OCTAVO_API_KEY hides it from `ps`."""
-    served_model_name: tuple[str, ...] = ()
-    """Name that clients call the model by, more than once for more names; unset: MODEL as given."""
+    served_model_name: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = ()
+    """Names that clients call the model by, the first in answers; unset: MODEL as given."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Type of weights and activations; auto chooses what this machine computes fast."""
     load_format: Literal["auto", "safetensors", "gguf", "dummy"] = "auto"

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from octavo.settings import ProcessSettings
+from octavo.settings import ApiKeyFlag, ProcessSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class RouterSettings(ProcessSettings):
     """File with a chat template to use in place of the model's own."""
     generation_config: Literal["auto", "octavo"] = "auto"
     """Sampling where a request does not say: as the model's authors advise, or neutral."""
-    api_key: tuple[str, ...] = ()
+    api_key: ApiKeyFlag = ()
     """Key that clients have to send; may be given several times. None: the API is open."""
     drain_timeout_s: float = 30.0
     """Seconds that running requests have to finish after SIGTERM."""

@@ -1,7 +1,9 @@
 """The settings of a scheduler process."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
 
 from octavo.transport import TransportSettings
 
@@ -16,7 +18,7 @@ class SchedulerSettings(TransportSettings):
     """gRPC address for the routers: unix:/path, or host:port of a private interface."""
     worker_endpoint: str
     """ZeroMQ address for the workers: ipc:///path in a private directory, or tcp://address:port."""
-    served_model_name: tuple[str, ...]
+    served_model_name: Annotated[tuple[str, ...], Parameter(consume_multiple=True)]
     """Names the model is served under; the first is the one in answers."""
     max_model_len: int | None = None
     """Most tokens of prompt and output together; unset: what the workers can hold."""

@@ -198,3 +198,34 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
     done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, check=False)
     os.close(writing)
     assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_a_model_may_have_several_names_after_one_flag(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = " ".join(dry_run(monkeypatch, capsys, "--served-model-name", "a", "b")["scheduler"])
+    assert "--served-model-name a --served-model-name b" in names
+
+
+@pytest.mark.parametrize(
+    ("command", "key"),
+    [
+        # `octavo serve` would hand it on as no key at all.
+        ("serve demo", ""),
+        ("serve demo", "two words"),
+        ("gateway", ""),
+        ("gateway", "schlüssel"),
+        ("router --scheduler unix:/none", ""),
+        ("chat", "two words"),
+    ],
+)
+def test_a_key_that_no_header_can_carry_is_refused_unseen(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    key: str,
+) -> None:
+    assert run_cli(monkeypatch, *command.split(), "--api-key", key) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith("octavo: --api-key: ") and shown.count("\n") == 1
+    assert not key or key not in shown
