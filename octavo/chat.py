@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from .answer_printer import print_answer
 from .client_settings import GenerationSettings
 from .openai_client import OpenAIClient, ServerError
-from .terminal import has_color
+from .terminal import forgive_encoding, has_color
 
 _HELP = """\
 /system TEXT  set the system message (without TEXT: remove it) and begin again
@@ -81,6 +81,7 @@ class Conversation:
 
 def main(*, settings: Annotated[ChatSettings, Parameter(name="*")] = ChatSettings()) -> int:
     """Talk to a running server. From a pipe, each line is a message."""
+    forgive_encoding()
     try:
         with OpenAIClient(settings) as client:
             model = settings.model or client.first_model()

@@ -8,10 +8,11 @@ from cyclopts import Parameter
 from .answer_printer import print_answer
 from .client_settings import GenerationSettings
 from .openai_client import OpenAIClient, ServerError
+from .terminal import forgive_encoding
 
 
 def main(
-    prompt: str,
+    prompt: Annotated[str, Parameter(allow_leading_hyphen=True)],
     *,
     settings: Annotated[GenerationSettings, Parameter(name="*")] = GenerationSettings(),
 ) -> int:
@@ -22,6 +23,7 @@ def main(
     prompt:
         The text; `-` reads it from standard input.
     """
+    forgive_encoding()
     text = sys.stdin.read() if prompt == "-" else prompt
     try:
         with OpenAIClient(settings) as client:

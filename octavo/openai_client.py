@@ -71,6 +71,9 @@ class OpenAIClient:
                         yield chunk
         except httpx.HTTPError as error:
             raise ServerError(unreachable(self.url, error)) from error
+        except UnicodeEncodeError as error:
+            # Of bytes on the command line that are no text, Python makes half characters.
+            raise ServerError("what is to be sent is no text in UTF-8; check it.") from error
 
 
 def api_url(url: str) -> str:

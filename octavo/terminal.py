@@ -1,6 +1,8 @@
 """What a terminal gets and a pipe does not: colour, and lines that break between words."""
 
+import io
 import os
+import sys
 from typing import TextIO
 
 from rich.cells import cell_len
@@ -11,6 +13,13 @@ _TAB = 8
 def has_color(stream: TextIO) -> bool:
     """Return whether colours are welcome; https://no-color.org says how to refuse them."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def forgive_encoding() -> None:
+    """Show a replacement for what is no text, or cannot be shown, where Python would give up."""
+    for stream in (sys.stdin, sys.stdout):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 class WordWrap:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from octavo import chat, complete
+from octavo import chat, cli, complete
 from octavo.answer_printer import print_answer
 from octavo.chat import ChatSettings
 from octavo.client_settings import GenerationSettings
@@ -86,6 +86,33 @@ def test_complete_reads_a_prompt_from_a_pipe(
     assert complete.main("-", settings=GenerationSettings(url=server.url, model="large")) == 0
     assert server.requests[0]["prompt"] == "Once upon\na time\n"
     assert server.requests[0]["model"] == "large"
+
+
+def test_a_prompt_of_one_hyphen_is_the_pipe(
+    server: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    type_lines(monkeypatch, "Once upon")
+    monkeypatch.setattr("sys.argv", ["octavo", "complete", "-", "--url", server.url])
+    with pytest.raises(SystemExit) as exited:
+        cli.main()
+    assert exited.value.code == 0
+    assert server.requests[0]["prompt"] == "Once upon\n"
+
+
+def test_bytes_that_are_no_text_do_not_end_the_conversation(
+    server: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    piped = io.TextIOWrapper(io.BytesIO(b"caf\xe9\nagain\n"), encoding="utf-8")
+    monkeypatch.setattr("sys.stdin", piped)
+    assert chat.main(settings=ChatSettings(url=server.url)) == 0
+    assert [body["messages"][-1]["content"] for body in server.requests] == ["caf\ufffd", "again"]
+
+
+def test_a_prompt_that_is_no_text_is_one_line(
+    server: FakeOpenAI, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert complete.main("caf\udce9", settings=GenerationSettings(url=server.url)) == 1
+    assert capsys.readouterr().err == "octavo: what is to be sent is no text in UTF-8; check it.\n"
 
 
 def test_an_answer_that_breaks_off_is_told(
