@@ -3,8 +3,9 @@
 import asyncio
 import contextlib
 import json
+import secrets
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -44,18 +45,20 @@ class ChatTemplate:
         Raises:
             InvalidArgument: the template refuses the messages, or takes too much for them.
         """
+        # Its space tells whether the template keeps those at the end of a message.
+        mark = f"{secrets.token_hex(8)} " if conversation.continue_final_message else ""
         request = {
-            "messages": conversation.messages,
+            "messages": _marked(conversation.messages, mark),
             "tools": conversation.tools,
             "add_generation_prompt": conversation.add_generation_prompt,
-            "max_characters": max_characters,
+            "max_characters": max_characters + len(mark),
         }
         # Shielded: an answer that nobody waits for would be taken for the next one's.
         answer = await asyncio.shield(self._exchange(request))
         if "error" in answer:
             raise InvalidArgument(answer["error"], field="messages")
-        if conversation.continue_final_message:
-            return _cut_after(answer["text"], conversation.messages[-1]["content"])
+        if mark:
+            return _cut_at(mark, answer["text"], conversation.messages[-1]["content"])
         return answer["text"]
 
     async def _exchange(self, request: Mapping[str, Any]) -> dict[str, str]:
@@ -126,17 +129,24 @@ class _Helper:
         await self._process.wait()
 
 
-def _cut_after(prompt: str, content: str) -> str:
-    """Return the prompt without what the template writes after the last message."""
-    # Many templates trim the messages.
-    trimmed = content.strip()
-    start = prompt.rfind(trimmed)
-    if start < 0:
+def _marked(messages: Sequence[Mapping[str, str]], mark: str) -> list[Mapping[str, str]]:
+    """Return the messages with a mark at the end of the last."""
+    if not mark:
+        return list(messages)
+    return [*messages[:-1], {**messages[-1], "content": messages[-1]["content"] + mark}]
+
+
+def _cut_at(mark: str, prompt: str, content: str) -> str:
+    """Return the prompt without the mark and what the template writes after it (as transformers).
+
+    The last message's own text would not do: it may be part of what comes after it.
+    """
+    before, found, after = prompt.rpartition(mark.rstrip())
+    if not found or not before.rstrip().endswith(content.strip()):
         raise InvalidArgument(
             "continue_final_message: the chat template does not show the last message as it is, so"
             " it cannot be gone on from; leave it out",
             field="continue_final_message",
         )
-    rest = content[content.index(trimmed) + len(trimmed) :]
-    end = start + len(trimmed)
-    return prompt[: end + len(rest)] if prompt.startswith(rest, end) else prompt[:end]
+    # Many templates trim the messages.
+    return before if after.startswith(" ") else before.rstrip()

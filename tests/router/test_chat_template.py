@@ -62,6 +62,37 @@ async def test_renders_as_transformers_does(start: Start, name: str, conversatio
     )
 
 
+@pytest.mark.parametrize("content", ["The answer is", " Sure, \n", "im_end", "<", "hm\n\nhm "])
+@pytest.mark.parametrize("name", ["chatml", "llama-3", "mistral"])
+async def test_goes_on_from_the_last_message_as_transformers_does(
+    start: Start, name: str, content: str
+) -> None:
+    template = templates.ALL[name]
+    messages = [{"role": "user", "content": "a?"}, {"role": "assistant", "content": content}]
+    (expected,), _ = render_jinja_template(
+        [messages], chat_template=template, continue_final_message=True, **VARIABLES
+    )
+    conversation = ValidConversation(
+        messages=messages, add_generation_prompt=False, continue_final_message=True
+    )
+    assert await (await start(template)).render(conversation, MAX_CHARACTERS) == expected
+
+
+async def test_a_last_message_that_is_not_shown_as_it_is_cannot_be_gone_on_from(
+    start: Start,
+) -> None:
+    conversation = ValidConversation(
+        messages=[{"role": "assistant", "content": "Some text"}],
+        add_generation_prompt=False,
+        continue_final_message=True,
+    )
+    for shown in ("content | upper", "content | replace('Some', '')", "role"):
+        template = await start(f"{{{{ messages[0].{shown} }}}}")
+        with pytest.raises(InvalidArgument) as refusal:
+            await template.render(conversation, MAX_CHARACTERS)
+        assert refusal.value.field == "continue_final_message"
+
+
 async def test_what_the_template_refuses_is_told(start: Start) -> None:
     template = await start(templates.MISTRAL)
     with pytest.raises(InvalidArgument, match="roles must alternate") as refusal:
