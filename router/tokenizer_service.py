@@ -45,5 +45,10 @@ class TokenizerServicer(tokenizer_pb2_grpc.TokenizerServicer):
     ) -> tokenizer_pb2.DetokenizeResponse:
         model = self._catalog.find(request.model).model
         check_token_ids(request.token_ids, "tokens", model.info)
-        text = await asyncio.to_thread(model.tokenizer.decode, list(request.token_ids))
+        text = await asyncio.to_thread(
+            # All of it: who asks wants to see what a prompt consists of (as vLLM).
+            model.tokenizer.decode,
+            list(request.token_ids),
+            skip_special_tokens=False,
+        )
         return tokenizer_pb2.DetokenizeResponse(text=text)

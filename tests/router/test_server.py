@@ -162,6 +162,17 @@ async def test_text_goes_to_token_ids_and_back(router: Router, tokenizer: Tokeni
     assert back.text == "the 日本 cat"
 
 
+async def test_a_conversation_comes_back_with_its_special_tokens(router: Router) -> None:
+    conversation = tokenizer_pb2.Conversation(messages=[ChatMessage(role="user", content="hi")])
+    answer = await router.tokenizer.Tokenize(
+        tokenizer_pb2.TokenizeRequest(model=MODEL, conversation=conversation)
+    )
+    back = await router.tokenizer.Detokenize(
+        tokenizer_pb2.DetokenizeRequest(model=MODEL, token_ids=answer.token_ids)
+    )
+    assert back.text == "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
+
+
 async def test_a_conversation_is_tokenized_as_chat_does(
     router: Router, tokenizer: Tokenizer
 ) -> None:
