@@ -23,6 +23,7 @@ from octavo.scheduler.settings import SchedulerSettings
 from octavo.worker.loading import load_model_runner
 from octavo.worker.settings import Dtype, LoadFormat, WorkerSettings
 
+from .errors import FailedPrecondition
 from .loop_thread import LoopThread
 from .model_files import resolve_model
 from .offline_engine import InProcessScheduler, OfflineEngine, Request
@@ -53,6 +54,7 @@ class LLM:
         self,
         model: str,
         *,
+        revision: str | None = None,
         dtype: Dtype = "auto",
         load_format: LoadFormat = "auto",
         max_model_len: int | None = None,
@@ -66,9 +68,9 @@ class LLM:
         cpu_threads: int | None = None,
         seed: int = 0,
     ) -> None:
-        """Load the model: a directory, a .gguf file or `demo`; raises StartupError."""
+        """Load the model: a path, an id on the hub or `demo`; raises StartupError."""
         worker = WorkerSettings(
-            model=str(resolve_model(model)),
+            model=str(resolve_model(model, revision=revision)),
             scheduler_endpoint="",
             dtype=dtype,
             load_format=load_format,
@@ -96,7 +98,11 @@ class LLM:
         self._model = model
         self._request_ids = itertools.count()
         self._thread = LoopThread()
-        self._engine = self._thread.run(_start(worker, scheduler, template))
+        try:
+            self._engine = self._thread.run(_start(worker, scheduler, template))
+        except BaseException:
+            self._thread.stop()
+            raise
         self._close = weakref.finalize(self, _close, self._thread, self._engine)
 
     def generate(
@@ -164,6 +170,8 @@ class LLM:
         return each
 
     def _run(self, requests: Sequence[Request], *, use_tqdm: bool) -> list[RequestOutput]:
+        if not self._close.alive:
+            raise FailedPrecondition("this LLM was closed; make a new one")
         with _progress(len(requests), is_shown=use_tqdm) as on_finished:
             return self._thread.run(self._engine.run(requests, on_finished))
 

@@ -179,9 +179,6 @@ class _Reader:
     def time_remaining(self) -> None:
         """Offline requests have no deadline."""
 
-    def invocation_metadata(self) -> tuple[()]:
-        return ()
-
     async def send_initial_metadata(self, metadata: object) -> None:
         """The request is valid."""
         self.output.outputs = [CompletionOutput(index) for index in range(self.request.options.n)]

@@ -13,7 +13,7 @@ import torch
 from transformers import LlamaForCausalLM
 
 from octavo import LLM, SamplingParams
-from octavo.errors import InvalidArgument
+from octavo.errors import FailedPrecondition, InvalidArgument
 from octavo.offline_requests import Prompt
 from octavo.startup import StartupError
 
@@ -137,6 +137,8 @@ def test_tools_go_to_a_chat_template_of_ones_own(
     (result,) = llm.chat([{"role": "user", "content": "hello"}], GREEDY, tools=[tool])
     assert tokenizer.decode(result.prompt_token_ids) == "add: hello"
     llm.close()
+    with pytest.raises(FailedPrecondition, match="was closed"):
+        llm.generate(PROMPT)
 
 
 def test_more_prompts_than_rows_and_blocks_all_come_back(path: Path) -> None:
@@ -204,6 +206,14 @@ def test_an_interrupt_ends_what_runs_and_leaves_the_model_usable(
 def test_a_model_that_is_not_there_is_said_in_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(StartupError, match="there is no model at"):
         LLM(str(tmp_path / "missing"))
+
+
+def test_a_model_that_cannot_be_loaded_leaves_no_thread(tmp_path: Path) -> None:
+    before = set(threading.enumerate())
+    with pytest.raises(StartupError):
+        LLM(str(tmp_path))
+    left = {thread.name for thread in set(threading.enumerate()) - before}
+    assert "octavo-engine" not in left
 
 
 def test_importing_octavo_loads_neither_torch_nor_a_service() -> None:
