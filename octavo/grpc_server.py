@@ -41,6 +41,8 @@ CHANNEL_OPTIONS = [
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
+    # What our processes call is near; gRPC would ask the proxy of the environment for it.
+    ("grpc.enable_http_proxy", 0),
 ]
 
 

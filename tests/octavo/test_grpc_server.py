@@ -9,6 +9,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from octavo.grpc_server import CHANNEL_OPTIONS, MAX_RECEIVE_BYTES, grpc_server
+from tests.end_to_end.cluster import free_port
 
 NUM_CONNECTIONS, NUM_CALLS_EACH = 3, 800
 
@@ -49,3 +50,18 @@ async def test_bytes_of_a_message(address: str, past_limit: int) -> None:
                 await health_pb2_grpc.HealthStub(channel).Check(request)
     code = grpc.StatusCode.RESOURCE_EXHAUSTED if past_limit > 0 else grpc.StatusCode.NOT_FOUND
     assert refusal.value.code() == code
+
+
+async def test_our_processes_do_not_call_one_another_through_a_proxy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("no_proxy", "NO_PROXY", "no_grpc_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    # Nobody listens there.
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    address = f"127.0.0.1:{free_port()}"
+    async with grpc_server(address, {}, grace_s=0):
+        async with grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS) as channel:
+            stub = health_pb2_grpc.HealthStub(channel)
+            answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=30)
+    assert answer.status == health_pb2.HealthCheckResponse.NOT_SERVING
