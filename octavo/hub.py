@@ -86,12 +86,14 @@ def fetch_from_hub(
         directory.mkdir(parents=True, exist_ok=True)
         with file_lock(directory / ".lock"):
             return _fetch(model, directory, say)
-    except HfHubHTTPError as error:
-        raise StartupError(_explain(model, error)) from error
     except HTTPError as error:
-        if kept is not None:
+        # Also raised for a status, by huggingface_hub: from 500 on the hub is as good as away.
+        is_refusal = isinstance(error, HfHubHTTPError) and error.response.status_code < 500
+        if kept is not None and not is_refusal:
             say(f"The hub cannot be reached ({error}); serving what was fetched before: {kept}")
             return kept
+        if isinstance(error, HfHubHTTPError):
+            raise StartupError(_explain(model, error)) from error
         raise StartupError(
             f"cannot fetch {model}: {error or type(error).__name__}. What has arrived is kept; try"
             " again, or give the path of a model on this machine."

@@ -70,6 +70,18 @@ def test_what_is_there_is_not_fetched_again_and_needs_no_network(
     assert len(hub.fetched) == num_fetched
 
 
+@pytest.mark.parametrize("status", [500, 503])
+def test_a_hub_that_fails_does_not_keep_what_was_fetched_from_being_served(
+    hub: FakeHub, tmp_path: Path, status: int
+) -> None:
+    found = fetch("owner/name", tmp_path)
+    hub.refuse = (status, "")
+    assert fetch("owner/name", tmp_path) == found
+    hub.refuse = (403, "GatedRepo")
+    with pytest.raises(StartupError, match="is gated"):
+        fetch("owner/name", tmp_path)
+
+
 def test_offline_without_the_model_says_what_to_do(hub: FakeHub, tmp_path: Path) -> None:
     with pytest.raises(StartupError, match="owner/name at revision main is not in .* yet"):
         fetch("owner/name", tmp_path, is_offline=True)
@@ -122,6 +134,7 @@ def test_a_part_that_is_not_of_this_file_is_found_out(hub: FakeHub, tmp_path: Pa
         ((401, ""), "HF_TOKEN"),
         ((403, "GatedRepo"), "owner/name is gated: accept its terms"),
         ((400, ""), "the hub refuses owner/name: 400"),
+        ((500, ""), "the hub refuses owner/name: 500"),
     ],
 )
 def test_a_refusal_says_what_to_do(
