@@ -79,6 +79,8 @@ def http_error_body(status: int, message: str) -> bytes:
 
 def error_response(error: RequestError) -> Response:
     headers = {}
+    if error.code is grpc.StatusCode.UNAUTHENTICATED:
+        headers["www-authenticate"] = "Bearer"
     if error.retry_after_s is not None:
         headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
     status = _BY_GRPC_CODE[error.code].status

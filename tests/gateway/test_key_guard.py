@@ -22,6 +22,7 @@ async def test_without_a_key_a_route_is_closed(
     headers = {} if header is None else {"authorization": header}
     answer = await gateway.http.get(path, headers=headers)
     assert answer.status_code == 401
+    assert answer.headers["www-authenticate"] == "Bearer"
     error = answer.json()["error"]
     assert "API key" in error["message"] and "first" not in error["message"]
     assert not fake_router.authorizations
