@@ -26,8 +26,9 @@ def serve_metrics(registry: CollectorRegistry, host: str, port: int) -> WSGIServ
     """Answer scrapes over HTTP; raises StartupError."""
     try:
         server, _ = start_http_server(port, addr=host, registry=registry)
-    except OSError as error:
+    except (OSError, OverflowError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "ports are 1 to 65535"
         raise StartupError(
-            f"--metrics-port {port} of {host}: {error.strerror}; choose another port, or 0 for none"
+            f"--metrics-port {port} of {host}: {reason}; choose another port, or 0 for none"
         ) from error
     return server

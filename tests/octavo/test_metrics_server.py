@@ -33,6 +33,12 @@ def test_a_port_that_is_taken_is_told() -> None:
             serve_metrics(CollectorRegistry(), "127.0.0.1", port)
 
 
+@pytest.mark.parametrize("port", [-1, 65_536])
+def test_a_port_that_is_none_is_told(port: int) -> None:
+    with pytest.raises(StartupError, match=f"--metrics-port {port} .*: ports are 1 to 65535;"):
+        serve_metrics(CollectorRegistry(), "127.0.0.1", port)
+
+
 def test_every_process_tells_its_memory() -> None:
     shown = process_registry().get_sample_value("process_resident_memory_bytes")
     assert shown == pytest.approx(psutil.Process(os.getpid()).memory_info().rss, rel=0.2)
