@@ -2,7 +2,7 @@
 
     python -m benchmarks.bench_paged_attention [--threads N]
 
-Decoding is bound by reading keys and values, a prompt by float32 arithmetic; the last column is the
+Decoding is bound by reading keys and values, a prompt by arithmetic; the last column is the
 share of that bound, above 100 % where the cache fits into the processor's. Measures nothing if a
 result is wrong.
 """
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from octavo.kernels.kv_pages import KvPages, page_size
 from octavo.kernels.paged_attention import paged_attention, paged_attention_reference
 
 from .machine_limits import MachineLimits, measure_limits, seconds_of
@@ -29,16 +30,17 @@ class Case:
     num_kv_heads: int
     head_dim: int
 
-    def inputs(self, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def inputs(self, dtype: torch.dtype) -> tuple[Tensor, KvPages, Tensor, Tensor, Tensor]:
         """Queries and the rest of what paged_attention takes, blocks scattered at random."""
         blocks_each = -(-self.seq_len // BLOCK_SIZE)
         num_blocks = self.num_requests * blocks_each
-        cache = torch.randn(2, num_blocks, BLOCK_SIZE, self.num_kv_heads, self.head_dim).to(dtype)
+        shape = (2, num_blocks, self.num_kv_heads, page_size(BLOCK_SIZE, self.head_dim))
+        pages = KvPages(*torch.randn(shape).to(dtype), BLOCK_SIZE, self.head_dim)
         tables = torch.randperm(num_blocks).int().view(self.num_requests, blocks_each)
         seq_lens = torch.full((self.num_requests,), self.seq_len, dtype=torch.int32)
         starts = torch.arange(self.num_requests + 1, dtype=torch.int32) * self.num_new
         q = torch.randn(self.num_requests * self.num_new, self.num_heads, self.head_dim).to(dtype)
-        return q, cache[0], cache[1], tables, seq_lens, starts
+        return q, pages, tables, seq_lens, starts
 
     def flops(self) -> int:
         num_visible = sum(range(self.seq_len - self.num_new + 1, self.seq_len + 1))
@@ -66,7 +68,7 @@ def bench(case: Case, dtype: torch.dtype, limits: MachineLimits) -> None:
         raise SystemExit(f"wrong result: error {error:.1e} in {case}")
     ours_s = seconds_of(lambda: paged_attention(*inputs, scale))
     bound_s = max(
-        case.flops() / limits.float32_flops, case.cache_bytes(dtype) / limits.read_bytes_per_s
+        case.flops() / limits.flops(dtype), case.cache_bytes(dtype) / limits.read_bytes_per_s
     )
     shape = f"{case.num_heads}/{case.num_kv_heads}x{case.head_dim}"
     print(

@@ -30,6 +30,9 @@ class MachineLimits:
     bfloat16_flops: float
     read_bytes_per_s: float
 
+    def flops(self, dtype: torch.dtype) -> float:
+        return self.float32_flops if dtype == torch.float32 else self.bfloat16_flops
+
     def __str__(self) -> str:
         return (
             f"{self.num_threads} threads: float32 {self.float32_flops / 1e9:.0f} GF/s, "

@@ -10,7 +10,7 @@ def copy_blocks(kv_cache: Tensor, source_ids: Tensor, target_ids: Tensor) -> Non
     """Copy whole blocks, keys and values, in every layer.
 
     Args:
-        kv_cache: [2, num_layers, num_blocks, block_size, num_kv_heads, head_dim], contiguous.
+        kv_cache: [2, num_layers, num_blocks, ...], contiguous.
         source_ids, target_ids: int64 [num_copies]; no target occurs twice or is also a source.
     """
     cpu = library.load_for(kv_cache.dtype)

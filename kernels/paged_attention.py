@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from .cpu import library
+from .kv_pages import KvPages
 
 
 def paged_attention(
     q: Tensor,
-    k_cache: Tensor,
-    v_cache: Tensor,
+    pages: KvPages,
     block_tables: Tensor,
     seq_lens: Tensor,
     query_start_loc: Tensor,
@@ -28,7 +28,7 @@ def paged_attention(
 
     Args:
         q: queries, [num_tokens, num_heads, head_dim]; tokens may be apart by any stride.
-        k_cache, v_cache: [num_blocks, block_size, num_kv_heads, head_dim], contiguous, dtype of q.
+        pages: the layer's cache, dtype of q.
         block_tables: int32 [num_requests, max_blocks]; entries past a request's blocks are ignored.
         seq_lens: int32 [num_requests], tokens in the cache including this step's.
         query_start_loc: int32 [num_requests + 1], prefix sums of each request's new tokens, which
@@ -38,25 +38,24 @@ def paged_attention(
     """
     cpu = library.load_for(q.dtype)
     if cpu is None:
-        args = (q, k_cache, v_cache, block_tables, seq_lens, query_start_loc, scale)
+        args = (q, pages, block_tables, seq_lens, query_start_loc, scale)
         return paged_attention_reference(*args)
-    _check(q, k_cache, v_cache, block_tables, seq_lens, query_start_loc)
+    _check(q, pages, block_tables, seq_lens, query_start_loc)
     _, num_heads, head_dim = q.shape
-    _, block_size, num_kv_heads, _ = k_cache.shape
     out = torch.empty(q.shape, dtype=q.dtype)
     cpu.paged_attention(
         q.data_ptr(),
-        k_cache.data_ptr(),
-        v_cache.data_ptr(),
+        pages.keys.data_ptr(),
+        pages.values.data_ptr(),
         block_tables.data_ptr(),
         seq_lens.data_ptr(),
         query_start_loc.data_ptr(),
         out.data_ptr(),
         len(seq_lens),
         num_heads,
-        num_kv_heads,
+        pages.num_kv_heads,
         head_dim,
-        block_size,
+        pages.block_size,
         q.stride(0),
         block_tables.stride(0),
         scale,
@@ -67,50 +66,45 @@ def paged_attention(
 
 def paged_attention_reference(
     q: Tensor,
-    k_cache: Tensor,
-    v_cache: Tensor,
+    pages: KvPages,
     block_tables: Tensor,
     seq_lens: Tensor,
     query_start_loc: Tensor,
     scale: float,
 ) -> Tensor:
     out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
-    block_size, num_kv_heads = k_cache.shape[1:3]
-    heads_per_kv_head = q.shape[1] // num_kv_heads
+    heads_per_kv_head = q.shape[1] // pages.num_kv_heads
     starts = query_start_loc.tolist()
     for request, seq_len in enumerate(seq_lens.tolist()):
         queries = slice(starts[request], starts[request + 1])
-        block_ids = block_tables[request, : -(-seq_len // block_size)].long()
-
-        def gathered(cache: Tensor, block_ids: Tensor = block_ids, length: int = seq_len) -> Tensor:
-            tokens = cache[block_ids].flatten(0, 1)[:length].float()
-            return tokens.repeat_interleave(heads_per_kv_head, dim=1)
-
-        scores = torch.einsum("qhd,khd->hqk", q[queries].float(), gathered(k_cache)) * scale
+        block_ids = block_tables[request, : -(-seq_len // pages.block_size)].long()
+        keys, values = (
+            tokens.float().repeat_interleave(heads_per_kv_head, dim=1)
+            for tokens in pages.read(block_ids, seq_len)
+        )
+        scores = torch.einsum("qhd,khd->hqk", q[queries].float(), keys) * scale
         positions = torch.arange(seq_len, device=q.device)
         is_later = positions > positions[seq_len - scores.shape[1] :, None]
         weights = scores.masked_fill(is_later, -torch.inf).softmax(dim=-1)
-        out[queries] = torch.einsum("hqk,khd->qhd", weights, gathered(v_cache)).to(q.dtype)
+        out[queries] = torch.einsum("hqk,khd->qhd", weights, values).to(q.dtype)
     return out
 
 
 def _check(
     q: Tensor,
-    k_cache: Tensor,
-    v_cache: Tensor,
+    pages: KvPages,
     block_tables: Tensor,
     seq_lens: Tensor,
     query_start_loc: Tensor,
 ) -> None:
     _, num_heads, head_dim = q.shape
-    num_kv_heads = k_cache.shape[2]
+    num_kv_heads = pages.num_kv_heads
     assert q.stride()[1:] == (head_dim, 1), q.stride()
-    assert k_cache.shape == v_cache.shape and k_cache.shape[3] == head_dim, k_cache.shape
-    assert k_cache.is_contiguous() and v_cache.is_contiguous()
-    assert k_cache.dtype == v_cache.dtype == q.dtype, k_cache.dtype
+    assert pages.dtype == q.dtype and pages.head_dim == head_dim, pages.dtype
+    assert pages.keys.is_contiguous() and pages.values.is_contiguous()
     assert block_tables.dtype == seq_lens.dtype == query_start_loc.dtype == torch.int32
     assert len(block_tables) == len(seq_lens) == len(query_start_loc) - 1, block_tables.shape
     assert block_tables.stride(1) == 1, block_tables.stride()
     # What the scratch memory of the C++ kernel is made for.
     assert num_heads % num_kv_heads == 0 and num_heads <= 64 * num_kv_heads, num_heads
-    assert head_dim <= 256, head_dim
+    assert head_dim <= 256 and head_dim % 2 == 0, head_dim

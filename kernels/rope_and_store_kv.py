@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .cpu import library
+from .kv_pages import KvPages
 
 
 def rope_and_store_kv(
@@ -17,8 +18,7 @@ def rope_and_store_kv(
     v: Tensor,
     cos_sin: Tensor,
     positions: Tensor,
-    k_cache: Tensor,
-    v_cache: Tensor,
+    pages: KvPages,
     slot_mapping: Tensor,
 ) -> None:
     """Rotate `q` in place, and write rotated `k` and `v` to their slots of the cache.
@@ -29,14 +29,14 @@ def rope_and_store_kv(
             any stride. `k` and `v` themselves are left as they are.
         cos_sin: float32 [max_positions, head_dim]: cosines of the head_dim / 2 angles, then sines.
         positions: int64 [num_tokens], rows of `cos_sin`.
-        k_cache, v_cache: [num_blocks, block_size, num_kv_heads, head_dim], contiguous, dtype of q.
+        pages: the layer's cache, dtype of q.
         slot_mapping: int64 [num_tokens], block_id * block_size + offset; no slot occurs twice.
     """
     cpu = library.load_for(q.dtype)
     if cpu is None:
-        args = (q, k, v, cos_sin, positions, k_cache, v_cache, slot_mapping)
+        args = (q, k, v, cos_sin, positions, pages, slot_mapping)
         return rope_and_store_kv_reference(*args)
-    _check(q, k, v, cos_sin, positions, k_cache, v_cache, slot_mapping)
+    _check(q, k, v, cos_sin, positions, pages, slot_mapping)
     num_tokens, num_heads, head_dim = q.shape
     cpu.rope_and_store_kv(
         q.data_ptr(),
@@ -44,13 +44,14 @@ def rope_and_store_kv(
         v.data_ptr(),
         cos_sin.data_ptr(),
         positions.data_ptr(),
-        k_cache.data_ptr(),
-        v_cache.data_ptr(),
+        pages.keys.data_ptr(),
+        pages.values.data_ptr(),
         slot_mapping.data_ptr(),
         num_tokens,
         num_heads,
         k.shape[1],
         head_dim,
+        pages.block_size,
         q.stride(0),
         k.stride(0),
         v.stride(0),
@@ -64,8 +65,7 @@ def rope_and_store_kv_reference(
     v: Tensor,
     cos_sin: Tensor,
     positions: Tensor,
-    k_cache: Tensor,
-    v_cache: Tensor,
+    pages: KvPages,
     slot_mapping: Tensor,
 ) -> None:
     cos, sin = cos_sin[positions].unsqueeze(1).chunk(2, dim=-1)
@@ -75,8 +75,7 @@ def rope_and_store_kv_reference(
         return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1).to(heads.dtype)
 
     q.copy_(rotated(q))
-    k_cache.flatten(0, 1)[slot_mapping] = rotated(k)
-    v_cache.flatten(0, 1)[slot_mapping] = v
+    pages.write(slot_mapping, rotated(k), v)
 
 
 def _check(
@@ -85,16 +84,15 @@ def _check(
     v: Tensor,
     cos_sin: Tensor,
     positions: Tensor,
-    k_cache: Tensor,
-    v_cache: Tensor,
+    pages: KvPages,
     slot_mapping: Tensor,
 ) -> None:
     num_tokens, _, head_dim = q.shape
     assert q.stride()[1:] == k.stride()[1:] == v.stride()[1:] == (head_dim, 1), q.stride()
-    assert k_cache.shape[2:] == v_cache.shape[2:] == k.shape[1:] == v.shape[1:], k_cache.shape
-    assert k_cache.is_contiguous() and v_cache.is_contiguous()
-    assert k_cache.dtype == v_cache.dtype == k.dtype == v.dtype == q.dtype, k_cache.dtype
+    assert k.shape[1:] == v.shape[1:] == (pages.num_kv_heads, pages.head_dim), k.shape
+    assert pages.keys.is_contiguous() and pages.values.is_contiguous()
+    assert pages.dtype == k.dtype == v.dtype == q.dtype, pages.dtype
     assert positions.dtype == slot_mapping.dtype == torch.int64, positions.dtype
     assert positions.shape == slot_mapping.shape == (num_tokens,), positions.shape
     assert cos_sin.dtype == torch.float32 and cos_sin.is_contiguous()
-    assert cos_sin.shape[1] == head_dim and head_dim % 2 == 0, cos_sin.shape
+    assert cos_sin.shape[1] == head_dim <= 256 and head_dim % 2 == 0, cos_sin.shape

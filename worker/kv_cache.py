@@ -1,11 +1,13 @@
 """The KV cache: how many blocks fit into memory, and the one tensor that holds them."""
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from octavo.kernels.kv_pages import KvPages, page_size
 from octavo.startup import StartupError
 
 from .memory import machine_bytes
@@ -15,10 +17,27 @@ _DEFAULT_BYTES = 4 << 30
 _DEFAULT_SHARE = 0.25
 
 
+@dataclass(frozen=True, slots=True)
+class KvCache:
+    """Keys and values of all layers.
+
+    Attributes:
+        tensor: [2, num_layers, num_blocks, num_kv_heads, page_size], keys first.
+        layers: the same memory, as each layer's attention takes it.
+    """
+
+    tensor: Tensor
+    layers: tuple[KvPages, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return self.tensor.nbytes
+
+
 def block_bytes(config: ModelConfig, block_size: int, dtype: torch.dtype) -> int:
     """Return the memory of one block: keys and values of `block_size` tokens on every layer."""
-    token_numbers = 2 * config.num_layers * config.num_kv_heads * config.head_dim
-    return token_numbers * block_size * dtype.itemsize
+    num_pages = 2 * config.num_layers * config.num_kv_heads
+    return num_pages * page_size(block_size, config.head_dim) * dtype.itemsize
 
 
 def default_kv_cache_bytes(weights_bytes: int) -> int:
@@ -54,14 +73,15 @@ def check_kv_cache_fits(num_blocks: int, bytes_per_block: int) -> None:
 
 def allocate_kv_cache(
     config: ModelConfig, num_blocks: int, block_size: int, dtype: torch.dtype
-) -> Tensor:
-    """Return zeros, [2, num_layers, num_blocks, block_size, num_kv_heads, head_dim].
+) -> KvCache:
+    """Return a cache of zeros.
 
     numpy takes its zeros from calloc, so the system hands out a page of memory when it is first
     written, and start-up waits for none; `octavo plan` and a warning at the start say whether all
     of it will fit. Raises StartupError if there is not enough.
     """
-    shape = (2, config.num_layers, num_blocks, block_size, config.num_kv_heads, config.head_dim)
+    page = page_size(block_size, config.head_dim)
+    shape = (2, config.num_layers, num_blocks, config.num_kv_heads, page)
     try:
         raw = np.zeros(math.prod(shape) * dtype.itemsize, np.uint8)
     except MemoryError as error:
@@ -69,4 +89,9 @@ def allocate_kv_cache(
             f"no memory for a KV cache of {num_blocks} blocks: {error}."
             " Lower --kv-cache-memory-bytes or --num-gpu-blocks-override."
         ) from error
-    return torch.from_numpy(raw).view(dtype).view(shape)
+    tensor = torch.from_numpy(raw).view(dtype).view(shape)
+    layers = tuple(
+        KvPages(keys, values, block_size, config.head_dim)
+        for keys, values in zip(*tensor, strict=True)
+    )
+    return KvCache(tensor, layers)

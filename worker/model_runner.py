@@ -12,6 +12,7 @@ from octavo.kernels.copy_blocks import copy_blocks
 from octavo.v1.step_pb2 import RowError, StepPlan, StepResult, WorkerReady
 
 from .input_batch import gather
+from .kv_cache import KvCache
 from .logprobs import PromptRun, prompt_logprobs, prompt_runs, sampled_logprobs
 from .models.decoder import Decoder
 from .row_sampling import NO_LOGPROBS
@@ -30,7 +31,7 @@ class ModelRunner:
     """Runs plans on one device, one after another. Only the worker's step loop calls it."""
 
     def __init__(
-        self, decoder: Decoder, kv_cache: Tensor, rows: Rows, description: WorkerReady
+        self, decoder: Decoder, kv_cache: KvCache, rows: Rows, description: WorkerReady
     ) -> None:
         """`description` is what the scheduler is told about model, memory and limits."""
         self._decoder = decoder
@@ -73,7 +74,7 @@ class ModelRunner:
         (group,) = plan.groups
         if group.copy_source:
             copy_blocks(
-                self._kv_cache,
+                self._kv_cache.tensor,
                 torch.tensor(group.copy_source),
                 torch.tensor(group.copy_target),
             )
@@ -86,7 +87,7 @@ class ModelRunner:
         if runs:
             of_runs = torch.from_numpy(np.concatenate([run.indices for run in runs]))
             step = replace(step, logits_indices=torch.cat((step.logits_indices, of_runs)))
-        return self._decoder.hidden_states(step, self._kv_cache)
+        return self._decoder.hidden_states(step, self._kv_cache.layers)
 
     def _add_prompt_logprobs(
         self, runs: list[PromptRun], hidden: Tensor, result: StepResult

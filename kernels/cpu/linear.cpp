@@ -11,7 +11,7 @@ namespace {
 
 constexpr int PANEL = TILE_VECS * VEC;
 // Units of k taken at a time, so that the slab of a panel stays in the L2 cache: 256 KiB.
-constexpr int64_t SLAB = 65536 / PANEL;
+constexpr int64_t SLAB_UNITS = 65536 / PANEL;
 // Rows taken at a time, so that their sums stay in the L1 cache beside the activations.
 constexpr int64_t BLOCK_ROWS = 96;
 
@@ -24,9 +24,10 @@ template <typename U>
 void multiply_panel(const typename U::Unit* x, const typename U::Unit* panel, float* sums,
                     int64_t num_rows, int64_t in_units) {
     std::fill_n(sums, num_rows * PANEL, 0.0f);
-    for (int64_t k = 0; k < in_units; k += SLAB) {
-        multiply_rows<U, TILE_VECS>(num_rows, {x + k, in_units}, {panel + k * PANEL, PANEL},
-                                    std::min(SLAB, in_units - k), {sums, PANEL});
+    for (int64_t k = 0; k < in_units; k += SLAB_UNITS) {
+        const auto slab = Slab<U, TILE_VECS>::at(panel + k * PANEL, PANEL, k,
+                                                 std::min(SLAB_UNITS, in_units - k));
+        multiply_rows<U, TILE_VECS>(num_rows, {x, in_units}, &slab, 1, {sums, PANEL});
     }
 }
 

@@ -1,23 +1,70 @@
-// Rotary embedding of queries and keys, and the write of keys and values into their cache slots.
+// Rotary embedding of queries and keys, and the write of keys and values into their pages.
 
+#include "kv_layout.h"
 #include "parallel.h"
-#include "vec.h"
 
 namespace {
 
-// Rotates num_heads neighbouring heads from source to target, which may be the same.
+constexpr int64_t MAX_HEAD_DIM = 256;
+
+// Rotates a head from source to target, which may be the same.
 template <typename T>
-void rotate(const T* source, T* target, const float* cos_sin, int64_t num_heads, int64_t head_dim) {
+void rotate(const T* source, T* target, const float* cos_sin, int64_t head_dim) {
     const int64_t half = head_dim / 2;
-    for (int64_t head = 0; head < num_heads; ++head) {
-        const T* from = source + head * head_dim;
-        T* to = target + head * head_dim;
-        for_each_vec(half, [&](int64_t i, auto load, auto store) {
-            const Vec cos = load(cos_sin + i), sin = load(cos_sin + half + i);
-            const Vec a = load(from + i), b = load(from + half + i);
-            store(to + i, fma(a, cos, b * -sin));
-            store(to + half + i, fma(b, cos, a * sin));
-        });
+    for_each_vec(half, [&](int64_t i, auto load, auto store) {
+        const Vec cos = load(cos_sin + i), sin = load(cos_sin + half + i);
+        const Vec a = load(source + i), b = load(source + half + i);
+        store(target + i, fma(a, cos, b * -sin));
+        store(target + half + i, fma(b, cos, a * sin));
+    });
+}
+
+// Rotates a key into its lane of a page, where units of neighbouring dimensions lie apart.
+template <typename U>
+void store_key(const typename U::Element* key, typename U::Unit* lane, const float* cos_sin,
+               const KvLayout<U>& layout) {
+    typename U::Unit rotated[MAX_HEAD_DIM];
+    rotate(key, reinterpret_cast<typename U::Element*>(rotated), cos_sin, layout.head_dim);
+    for (int64_t unit = 0; unit < layout.head_dim / U::PER_UNIT; ++unit) {
+        lane[unit * layout.key_stride()] = rotated[unit];
+    }
+}
+
+// The slots of a step's tokens, and what the tokens beside them in their units are.
+struct Slots {
+    const int64_t* slots;
+    int64_t num_tokens, block_size;
+
+    int64_t block(int64_t token) const { return slots[token] / block_size; }
+    int64_t lane(int64_t token) const { return slots[token] % block_size; }
+    bool is_second(int64_t token) const { return lane(token) % 2; }
+    // The first and the second token of a unit of two, both in this step.
+    bool is_pair(int64_t first) const {
+        return first >= 0 && first + 1 < num_tokens && !is_second(first) &&
+               block(first) == block(first + 1) && lane(first) + 1 == lane(first + 1);
+    }
+};
+
+void store_value(const float* values, const Slots&, int64_t, int64_t, float* row, int64_t dim) {
+    memcpy(row, values, dim * sizeof *row);
+}
+
+// Neighbouring tokens share units. Where both are in the step, the first one writes them, so that no
+// two threads write to the same unit.
+void store_value(const BFloat16* values, const Slots& slots, int64_t token, int64_t stride,
+                 uint32_t* row, int64_t dim) {
+    if (slots.is_second(token)) {
+        if (slots.is_pair(token - 1)) return;
+        for (int64_t i = 0; i < dim; ++i) {
+            row[i] = (row[i] & 0xffff) | uint32_t(values[i].bits) << 16;
+        }
+    } else if (slots.is_pair(token)) {
+        const BFloat16* next = values + stride;
+        for (int64_t i = 0; i < dim; ++i) {
+            row[i] = values[i].bits | uint32_t(next[i].bits) << 16;
+        }
+    } else {
+        for (int64_t i = 0; i < dim; ++i) row[i] = (row[i] & 0xffff0000) | values[i].bits;
     }
 }
 
@@ -27,20 +74,33 @@ extern "C" void rope_and_store_kv(void* q, const void* k, const void* v, const f
                                   const int64_t* positions, void* k_cache, void* v_cache,
                                   const int64_t* slot_mapping, int64_t num_tokens,
                                   int64_t num_heads, int64_t num_kv_heads, int64_t head_dim,
-                                  int64_t q_stride, int64_t k_stride, int64_t v_stride,
-                                  int32_t dtype) {
-    const int64_t kv_size = num_kv_heads * head_dim;
-    with_dtype(dtype, [&](auto element) {
-        using T = decltype(element);
-        parallel_rows(num_tokens, num_heads * head_dim + 2 * kv_size, [&](int64_t token) {
+                                  int64_t block_size, int64_t q_stride, int64_t k_stride,
+                                  int64_t v_stride, int32_t dtype) {
+    const int64_t row_size = (num_heads + 2 * num_kv_heads) * head_dim;
+    const Slots slots = {slot_mapping, num_tokens, block_size};
+    with_unit(dtype, [&](auto unit) {
+        using U = decltype(unit);
+        using Unit = typename U::Unit;
+        using Element = typename U::Element;
+        const KvLayout<U> layout = {num_kv_heads, head_dim, block_size};
+        parallel_rows(num_tokens, row_size, [&](int64_t token) {
             const float* angles = cos_sin + positions[token] * head_dim;
-            const int64_t slot = slot_mapping[token] * kv_size;
-            T* queries = static_cast<T*>(q) + token * q_stride;
-            rotate(queries, queries, angles, num_heads, head_dim);
-            rotate(static_cast<const T*>(k) + token * k_stride, static_cast<T*>(k_cache) + slot,
-                   angles, num_kv_heads, head_dim);
-            memcpy(static_cast<T*>(v_cache) + slot, static_cast<const T*>(v) + token * v_stride,
-                   kv_size * sizeof(T));
+            Element* queries = static_cast<Element*>(q) + token * q_stride;
+            for (int64_t head = 0; head < num_heads; ++head) {
+                rotate(queries + head * head_dim, queries + head * head_dim, angles, head_dim);
+            }
+            const Element* keys = static_cast<const Element*>(k) + token * k_stride;
+            const Element* values = static_cast<const Element*>(v) + token * v_stride;
+            const int64_t lane = slots.lane(token);
+            for (int64_t head = 0; head < num_kv_heads; ++head) {
+                const int64_t page = layout.page(slots.block(token), head);
+                store_key<U>(keys + head * head_dim, static_cast<Unit*>(k_cache) + page + lane,
+                             angles, layout);
+                store_value(values + head * head_dim, slots, token, v_stride,
+                            static_cast<Unit*>(v_cache) + page +
+                                lane / U::PER_UNIT * layout.value_stride(),
+                            head_dim);
+            }
         });
     });
 }

@@ -18,7 +18,11 @@ constexpr int TILE_ROWS = 6;
 
 // A unit is what one step along k multiplies: one float32, or two neighbours in bfloat16.
 struct Float32Unit {
+    using Element = float;
     using Unit = float;
+    static constexpr int PER_UNIT = 1;
+    // The unit with only its first element, the other one zero.
+    static float first_of(float unit) { return unit; }
 
     static Vec multiply_add(Vec sum, const float* b, float a) {
         return fma(load(b), splat(a), sum);
@@ -26,7 +30,10 @@ struct Float32Unit {
 };
 
 struct BFloat16Unit {
+    using Element = BFloat16;
     using Unit = uint32_t;
+    static constexpr int PER_UNIT = 2;
+    static uint32_t first_of(uint32_t unit) { return unit & 0xffff; }
 
     static Vec multiply_add(Vec sum, const uint32_t* b, uint32_t a) {
         const VecU pairs = load_bits<VecU>(b);
@@ -40,6 +47,16 @@ struct BFloat16Unit {
     }
 };
 
+// Calls body with the unit of the element type that library.py's DTYPES gives this code.
+template <typename Body>
+void with_unit(int32_t dtype, Body body) {
+    if (dtype == 0) {
+        body(Float32Unit{});
+    } else {
+        body(BFloat16Unit{});
+    }
+}
+
 // A matrix in memory: its first element and the distance between rows.
 template <typename T>
 struct Matrix {
@@ -49,18 +66,39 @@ struct Matrix {
     T* row(int64_t i) const { return data + i * stride; }
 };
 
-// c[ROWS][VECS * VEC] += a[ROWS][depth] * b[depth][VECS * VEC]
+// A part of the right-hand matrix: `depth` rows of VECS vectors, which may lie apart from each other.
+// It meets the units of the left-hand rows from `first` on.
+template <typename U, int VECS>
+struct Slab {
+    using Unit = typename U::Unit;
+
+    const Unit* columns[VECS];
+    int64_t stride, first, depth;
+
+    // Vectors side by side.
+    static Slab at(const Unit* data, int64_t stride, int64_t first, int64_t depth) {
+        Slab slab = {{}, stride, first, depth};
+        for (int v = 0; v < VECS; ++v) slab.columns[v] = data + v * VEC;
+        return slab;
+    }
+};
+
+// c[ROWS][VECS * VEC] += a[ROWS][..] * the slabs, one below the other
 template <typename U, int ROWS, int VECS>
-void multiply_tile(Matrix<const typename U::Unit> a, Matrix<const typename U::Unit> b,
-                   int64_t depth, Matrix<float> c) {
+void multiply_tile(Matrix<const typename U::Unit> a, const Slab<U, VECS>* slabs, int64_t num_slabs,
+                   Matrix<float> c) {
     Vec sums[ROWS][VECS];
     for (int r = 0; r < ROWS; ++r) {
         for (int v = 0; v < VECS; ++v) sums[r][v] = load(c.row(r) + v * VEC);
     }
-    for (int64_t k = 0; k < depth; ++k) {
-        for (int r = 0; r < ROWS; ++r) {
-            for (int v = 0; v < VECS; ++v) {
-                sums[r][v] = U::multiply_add(sums[r][v], b.row(k) + v * VEC, a.row(r)[k]);
+    for (int64_t s = 0; s < num_slabs; ++s) {
+        const Slab<U, VECS> slab = slabs[s];
+        for (int64_t k = 0; k < slab.depth; ++k) {
+            for (int r = 0; r < ROWS; ++r) {
+                for (int v = 0; v < VECS; ++v) {
+                    sums[r][v] = U::multiply_add(sums[r][v], slab.columns[v] + k * slab.stride,
+                                                 a.row(r)[slab.first + k]);
+                }
             }
         }
     }
@@ -69,10 +107,10 @@ void multiply_tile(Matrix<const typename U::Unit> a, Matrix<const typename U::Un
     }
 }
 
-// c[num_rows][VECS * VEC] += a[num_rows][depth] * b[depth][VECS * VEC]
+// c[num_rows][VECS * VEC] += a[num_rows][..] * the slabs, one below the other
 template <typename U, int VECS>
-void multiply_rows(int64_t num_rows, Matrix<const typename U::Unit> a,
-                   Matrix<const typename U::Unit> b, int64_t depth, Matrix<float> c) {
+void multiply_rows(int64_t num_rows, Matrix<const typename U::Unit> a, const Slab<U, VECS>* slabs,
+                   int64_t num_slabs, Matrix<float> c) {
     constexpr decltype(&multiply_tile<U, 1, VECS>) TILE[TILE_ROWS + 1] = {
         nullptr,
         multiply_tile<U, 1, VECS>,
@@ -87,6 +125,6 @@ void multiply_rows(int64_t num_rows, Matrix<const typename U::Unit> a,
     for (int64_t tile = 0; tile < num_tiles; ++tile) {
         const int64_t first = num_rows * tile / num_tiles;
         const int64_t last = num_rows * (tile + 1) / num_tiles;
-        TILE[last - first]({a.row(first), a.stride}, b, depth, {c.row(first), c.stride});
+        TILE[last - first]({a.row(first), a.stride}, slabs, num_slabs, {c.row(first), c.stride});
     }
 }

@@ -95,12 +95,17 @@ inline Vec load(const BFloat16* p) {
 inline void store(float* p, Vec v) { memcpy(p, &v, sizeof v); }
 
 inline void store(BFloat16* p, Vec v) {
+#ifdef __AVX512BF16__
+    const auto half = _mm512_cvtneps_pbh((__m512)v);
+    memcpy(p, &half, sizeof half);
+#else
     const VecU bits = bit_cast<VecU>(v);
     const VecU nearest_even = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
     // Rounding could carry a NaN's mantissa over into infinity.
     const VecU rounded = v != v ? (VecU{} + 0x7fc0) : nearest_even;
     const VecHalf half = __builtin_convertvector(rounded, VecHalf);
     memcpy(p, &half, sizeof half);
+#endif
 }
 
 // The first `count` < VEC elements; the other lanes are zero, their memory is not touched.
@@ -189,6 +194,21 @@ inline Vec exp(Vec x) {
     Vec result = bit_cast<Vec>(scaled);
     result = select(x < -87.3365447504f, splat(0.0f), result);
     result = select(x > 88.3762626647f, splat(__builtin_inff()), result);
+    return select(x != x, x, result);
+}
+
+// 2^x for x <= 0 within 2^-13, closer than a bfloat16 can tell; 0 below 2^-126. exp2_coarse(0) is 1.
+// Polynomial fitted for the smallest relative error.
+inline Vec exp2_coarse(Vec x) {
+    const Vec magic = splat(12582912.0f);
+    const Vec n = (x + magic) - magic;
+    const Vec r = x - n;
+    Vec p = splat(5.50087654e-2f);
+    p = fma(p, r, splat(2.42210798e-1f));
+    p = fma(p, r, splat(6.93282927e-1f));
+    p = fma(p, r, splat(1.0f));
+    const Vec scaled = bit_cast<Vec>(bit_cast<VecU>(p) + (bit_cast<VecU>(n + magic) << 23));
+    const Vec result = select(x < -126.0f, splat(0.0f), scaled);
     return select(x != x, x, result);
 }
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from octavo.kernels.kv_pages import KvPages, page_size
 from octavo.kernels.paged_attention import paged_attention
 from tests.kernels.closeness import DTYPES, assert_close
 
@@ -22,8 +23,7 @@ class Batch:
     queries: list[Tensor]
     keys: list[Tensor]
     values: list[Tensor]
-    k_cache: Tensor
-    v_cache: Tensor
+    pages: KvPages
     block_tables: Tensor
 
     @staticmethod
@@ -38,17 +38,18 @@ class Batch:
         needed = [-(-seq_len // block_size) for seq_len, _ in requests]
         num_blocks = sum(needed) + 5
         free = torch.randperm(num_blocks).int()
-        cache = torch.full((2, num_blocks, block_size, num_kv_heads, head_dim), math.nan).to(dtype)
+        shape = (2, num_blocks, num_kv_heads, page_size(block_size, head_dim))
+        pages = KvPages(*torch.full(shape, math.nan).to(dtype), block_size, head_dim)
         # Entries past a request's blocks point outside of all memory.
         tables = torch.full((len(requests), max(needed) + 3), 2**30, dtype=torch.int32)
-        batch = Batch([], [], [], cache[0], cache[1], tables)
+        batch = Batch([], [], [], pages, tables)
         for i, (seq_len, num_new) in enumerate(requests):
             tables[i, : needed[i]], free = free[: needed[i]], free[needed[i] :]
             positions = torch.arange(seq_len)
             slots = tables[i, positions // block_size] * block_size + positions % block_size
-            for kind, kept in enumerate((batch.keys, batch.values)):
+            for kept in (batch.keys, batch.values):
                 kept.append(torch.randn(seq_len, num_kv_heads, head_dim).to(dtype))
-                cache[kind].flatten(0, 1)[slots] = kept[-1]
+            pages.write(slots, batch.keys[-1], batch.values[-1])
             batch.queries.append((3 * torch.randn(num_new, num_heads, head_dim)).to(dtype))
         return batch
 
@@ -57,8 +58,7 @@ class Batch:
         starts = torch.cat([torch.zeros(1, dtype=torch.int64), num_new.cumsum(0)])
         out = paged_attention(
             torch.cat(self.queries),
-            self.k_cache,
-            self.v_cache,
+            self.pages,
             self.block_tables,
             torch.tensor([len(k) for k in self.keys], dtype=torch.int32),
             starts.int(),
@@ -68,7 +68,7 @@ class Batch:
 
     @property
     def scale(self) -> float:
-        return 1 / math.sqrt(self.k_cache.shape[3])
+        return 1 / math.sqrt(self.pages.head_dim)
 
     def only(self, request: int, first: int, last: int) -> "Batch":
         """The same request alone, and of its new tokens only [first, last)."""
@@ -78,8 +78,7 @@ class Batch:
             [self.queries[request][first:last]],
             [self.keys[request][:length]],
             [self.values[request][:length]],
-            self.k_cache,
-            self.v_cache,
+            self.pages,
             self.block_tables[one],
         )
 
@@ -136,7 +135,7 @@ def test_queries_may_be_a_view_of_a_fused_output(cpu: ctypes.CDLL) -> None:
     fused[:, :4] = batch.queries[0]
     starts, lens = torch.tensor([0, 20]).int(), torch.tensor([20]).int()
     tables = (batch.block_tables, lens, starts)
-    out = paged_attention(fused[:, :4], batch.k_cache, batch.v_cache, *tables, batch.scale)
+    out = paged_attention(fused[:, :4], batch.pages, *tables, batch.scale)
     assert torch.equal(out, batch.run()[0])
 
 

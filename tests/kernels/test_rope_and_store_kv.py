@@ -2,12 +2,13 @@
 
 import ctypes
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 from torch import Tensor
 
+from octavo.kernels.kv_pages import KvPages, page_size
 from octavo.kernels.rope_and_store_kv import rope_and_store_kv
 from tests.kernels.closeness import DTYPES, assert_close
 
@@ -36,8 +37,7 @@ class Step:
     k: Tensor
     v: Tensor
     positions: Tensor
-    k_cache: Tensor
-    v_cache: Tensor
+    pages: KvPages
     slot_mapping: Tensor
 
     @staticmethod
@@ -49,10 +49,11 @@ class Step:
         k, v = kv[:, :num_kv_heads], kv[:, num_kv_heads:]
         block_size = 5
         num_blocks = num_tokens // block_size + 3
-        cache = torch.full((2, num_blocks, block_size, num_kv_heads, head_dim), math.nan).to(dtype)
+        shape = (2, num_blocks, num_kv_heads, page_size(block_size, head_dim))
+        pages = KvPages(*torch.full(shape, math.nan).to(dtype), block_size, head_dim)
         slots = torch.randperm(num_blocks * block_size)[:num_tokens]
         positions = torch.randint(NUM_POSITIONS, (num_tokens,))
-        return Step(q, k, v, positions, cache[0], cache[1], slots)
+        return Step(q, k, v, positions, pages, slots)
 
     def run(self) -> None:
         phases = angles(self.q.shape[2])
@@ -63,8 +64,7 @@ class Step:
             self.v,
             cos_sin,
             self.positions,
-            self.k_cache,
-            self.v_cache,
+            self.pages,
             self.slot_mapping,
         )
 
@@ -74,7 +74,7 @@ def check(step: Step) -> None:
     step.run()
     assert_close(step.q, exact_rotation(q, step.positions))
     assert torch.equal(step.k, k) and torch.equal(step.v, v)
-    keys, values = step.k_cache.flatten(0, 1), step.v_cache.flatten(0, 1)
+    keys, values = step.pages.read(torch.arange(len(step.pages.keys)), NUM_POSITIONS**2)
     assert_close(keys[step.slot_mapping], exact_rotation(k, step.positions))
     assert torch.equal(values[step.slot_mapping], v)
     is_free = torch.ones(len(keys), dtype=torch.bool)
@@ -113,11 +113,12 @@ def test_a_token_gets_the_same_bits_alone(cpu: ctypes.CDLL) -> None:
             step.k[one],
             step.v[one],
             step.positions[one],
-            torch.zeros_like(step.k_cache),
-            torch.zeros_like(step.v_cache),
+            replace(step.pages, keys=torch.zeros_like(step.pages.keys), values=torch.zeros_like(step.pages.values)),
             step.slot_mapping[one],
         )
         lone.run()
         slot = step.slot_mapping[token]
         assert torch.equal(lone.q[0], step.q[token])
-        assert torch.equal(lone.k_cache.flatten(0, 1)[slot], step.k_cache.flatten(0, 1)[slot])
+        block, lane = slot.view(1) // 5, int(slot % 5)
+        for ours, whole in zip(lone.pages.read(block, 5), step.pages.read(block, 5), strict=True):
+            assert torch.equal(ours[lane], whole[lane])

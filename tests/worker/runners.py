@@ -41,7 +41,7 @@ def poisoned_runner(model: Path) -> ModelRunner:
     """Return a float32 runner whose unused rows hold trap values and whose cache holds NaN."""
     config, checkpoint = open_model(settings_for(model))
     kv_cache = allocate_kv_cache(config, NUM_BLOCKS, BLOCK_SIZE, torch.float32)
-    kv_cache.fill_(math.nan)
+    kv_cache.tensor.fill_(math.nan)
     limits = RowLimits(
         num_rows=16,
         max_model_len=config.max_position_embeddings,

@@ -1,5 +1,6 @@
 """octavo.worker.models.decoder against transformers, and against itself in other batches."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 from octavo.kernels.cpu import library
+from octavo.kernels.kv_pages import KvPages
 from octavo.worker.kv_cache import allocate_kv_cache
 from octavo.worker.loading import open_model
 from octavo.worker.models.decoder import Decoder, StepInput
@@ -33,10 +35,10 @@ VARIANTS["three heads share keys"]["hidden_size"] = 72
 TOKENS = torch.randint(0, 96, (53,), generator=torch.Generator().manual_seed(1)).tolist()
 
 
-def load(path: Path, dtype: torch.dtype) -> tuple[Decoder, torch.Tensor]:
+def load(path: Path, dtype: torch.dtype) -> tuple[Decoder, Sequence[KvPages]]:
     config, checkpoint = open_model(settings_for(path))
     decoder = Decoder(config, load_weights(config, checkpoint, dtype), 128)
-    return decoder, allocate_kv_cache(config, 64, BLOCK_SIZE, dtype)
+    return decoder, allocate_kv_cache(config, 64, BLOCK_SIZE, dtype).layers
 
 
 @pytest.fixture(params=["C++ kernels", "references"])

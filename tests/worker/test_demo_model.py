@@ -72,8 +72,8 @@ def our_logits(demo: Demo, dtype: torch.dtype) -> torch.Tensor:
     middle = 700
     with torch.inference_mode():
         chunks = [
-            decoder.forward(step_input([(demo.text[:middle], 0, blocks)], BLOCK_SIZE), kv_cache),
-            decoder.forward(step_input([(demo.text, middle, blocks)], BLOCK_SIZE), kv_cache),
+            decoder.forward(step_input([(demo.text[:middle], 0, blocks)], BLOCK_SIZE), kv_cache.layers),
+            decoder.forward(step_input([(demo.text, middle, blocks)], BLOCK_SIZE), kv_cache.layers),
         ]
     return torch.cat(chunks)
 

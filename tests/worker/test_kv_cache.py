@@ -23,18 +23,20 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> ModelConfig:
 def test_cache_holds_keys_and_values_of_every_layer(
     config: ModelConfig, dtype: torch.dtype
 ) -> None:
-    cache = kv_cache.allocate_kv_cache(config, 10, 4, dtype)
-    assert cache.shape == (2, 2, 10, 4, 2, 16)
-    assert cache.dtype == dtype
-    assert cache.is_contiguous()
-    assert not cache.any()
-    assert cache.nbytes == 10 * kv_cache.block_bytes(config, 4, dtype)
+    cache = kv_cache.allocate_kv_cache(config, 10, 16, dtype)
+    assert cache.tensor.shape == (2, 2, 10, 2, 16 * 16)
+    assert cache.tensor.dtype == dtype
+    assert not cache.tensor.any()
+    assert [pages.keys.data_ptr() for pages in cache.layers] == [
+        keys.data_ptr() for keys in cache.tensor[0]
+    ]
+    assert cache.nbytes == 10 * kv_cache.block_bytes(config, 16, dtype)
 
 
 def test_memory_is_taken_when_it_is_written(config: ModelConfig) -> None:
     process = psutil.Process()
     before = process.memory_info().rss
-    cache = kv_cache.allocate_kv_cache(config, 1 << 18, 4, torch.float32)
+    cache = kv_cache.allocate_kv_cache(config, 1 << 16, 16, torch.float32)
     assert cache.nbytes == 512 << 20
     assert process.memory_info().rss - before < 100 << 20
 

@@ -40,8 +40,8 @@ def test_ready_tells_what_was_loaded_and_what_it_takes(saved: Path) -> None:
     assert ready.device.startswith("cpu (")
     (group,) = ready.kv_groups
     assert (group.num_blocks, list(group.layers), group.sliding_window) == (100, [0, 1], 0)
-    # Keys and values, 2 layers, 100 blocks of 4 tokens, 2 heads of 16 numbers.
-    assert ready.memory.kv_cache_bytes == 2 * 2 * 100 * 4 * 2 * 16 * 4
+    # Keys and values, 2 layers, 100 blocks that take the memory of 16 tokens, 2 heads of 16 numbers.
+    assert ready.memory.kv_cache_bytes == 2 * 2 * 100 * 16 * 2 * 16 * 4
     num_weights = sum(parameter.numel() for parameter in tiny_llama().parameters())
     assert ready.memory.weights_bytes == 4 * num_weights
 
@@ -58,7 +58,8 @@ def test_the_smallest_limits_still_start(saved: Path) -> None:
 
 
 def test_number_of_blocks_follows_from_the_memory_given(saved: Path) -> None:
-    block_bytes = 2 * 2 * 4 * 2 * 16 * 4
+    # Keys and values, two layers of two heads; blocks are as long as a vector at least.
+    block_bytes = 2 * 2 * 2 * 16 * 16 * 4
     changes = {"num_gpu_blocks_override": None, "kv_cache_memory_bytes": 33 * block_bytes + 5}
     assert load(settings_for(saved), **changes).kv_groups[0].num_blocks == 33
 
@@ -118,7 +119,7 @@ def test_threads_are_set(saved: Path) -> None:
         ),
         (
             {"num_gpu_blocks_override": None, "kv_cache_memory_bytes": 1000},
-            "a KV cache of 1,000 bytes holds no block of 2,048 bytes",
+            "a KV cache of 1,000 bytes holds no block of 8,192 bytes",
         ),
         ({"num_gpu_blocks_override": 1 << 45}, "no memory for a KV cache of .* blocks: .* Lower"),
     ],

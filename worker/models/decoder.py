@@ -5,11 +5,13 @@ Source: LLaMA (Touvron et al., 2023); parameters have the names of Hugging Face'
 with q, k, v and gate, up stacked into one matrix each.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 from torch.nn import functional
 
+from octavo.kernels.kv_pages import KvPages
 from octavo.kernels.linear import PackedWeight, linear
 from octavo.kernels.paged_attention import paged_attention
 from octavo.kernels.rms_norm import add_rms_norm, rms_norm
@@ -73,15 +75,15 @@ class Decoder:
         self._cos_sin = cos_sin_table(config, max_model_len)
         self._scale = config.head_dim**-0.5
 
-    def forward(self, step: StepInput, kv_cache: Tensor) -> Tensor:
+    def forward(self, step: StepInput, kv_cache: Sequence[KvPages]) -> Tensor:
         """Return the logits of `hidden_states`: float32 [num_logits, vocab_size]."""
         return self.logits(self.hidden_states(step, kv_cache))
 
-    def hidden_states(self, step: StepInput, kv_cache: Tensor) -> Tensor:
+    def hidden_states(self, step: StepInput, kv_cache: Sequence[KvPages]) -> Tensor:
         """Run the model over a step's tokens and write their keys and values to the cache.
 
         Args:
-            kv_cache: [2, num_layers, num_blocks, block_size, num_kv_heads, head_dim].
+            kv_cache: the pages of each layer.
         Returns:
             What the head takes: [num_logits, hidden_size].
         """
@@ -89,7 +91,7 @@ class Decoder:
         residual = functional.embedding(step.input_ids, weights.embed_tokens)
         hidden = rms_norm(residual, weights.layers[0].input_layernorm, self.config.rms_norm_eps)
         for i, layer in enumerate(weights.layers):
-            hidden = self._attention(layer, hidden, step, kv_cache[0, i], kv_cache[1, i])
+            hidden = self._attention(layer, hidden, step, kv_cache[i])
             hidden, residual = self._add_norm(hidden, residual, layer.post_attention_layernorm)
             hidden = _mlp(layer, hidden)
             if layer is not weights.layers[-1]:
@@ -105,24 +107,16 @@ class Decoder:
         return linear(hidden, self._weights.lm_head)
 
     def _attention(
-        self, layer: LayerWeights, hidden: Tensor, step: StepInput, k_cache: Tensor, v_cache: Tensor
+        self, layer: LayerWeights, hidden: Tensor, step: StepInput, pages: KvPages
     ) -> Tensor:
         config = self.config
         qkv = linear(hidden, layer.qkv_proj).view(len(hidden), -1, config.head_dim)
         q, k, v = qkv.split_with_sizes(
             (config.num_heads, config.num_kv_heads, config.num_kv_heads), dim=1
         )
-        rope_and_store_kv(
-            q, k, v, self._cos_sin, step.positions, k_cache, v_cache, step.slot_mapping
-        )
+        rope_and_store_kv(q, k, v, self._cos_sin, step.positions, pages, step.slot_mapping)
         attended = paged_attention(
-            q,
-            k_cache,
-            v_cache,
-            step.block_tables,
-            step.seq_lens,
-            step.query_start_loc,
-            self._scale,
+            q, pages, step.block_tables, step.seq_lens, step.query_start_loc, self._scale
         )
         return linear(attended.view(len(hidden), -1), layer.o_proj)
 
