@@ -1,0 +1,165 @@
+#include "thread_pool.h"
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+
+#include <pthread.h>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+namespace thread_pool {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// Longer than Python takes between two kernels of a step, and shorter than anyone would miss.
+constexpr auto WORKER_SPIN = std::chrono::microseconds(60);
+// A piece takes a few microseconds, unless its thread has lost its core: then that may be ours.
+constexpr auto CALLER_SPIN = std::chrono::microseconds(20);
+
+void pause() {
+#if defined(__x86_64__)
+    _mm_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
+#endif
+}
+
+// Whether `is_true` became true while spinning.
+template <typename Condition>
+bool spin(Clock::duration limit, Condition is_true) {
+    const auto end = Clock::now() + limit;
+    do {
+        for (int i = 0; i < 32; ++i) {
+            if (is_true()) return true;
+            pause();
+        }
+    } while (Clock::now() < end);
+    return is_true();
+}
+
+// Which job it is, and its next piece that nobody has taken, in one word: a thread that comes late,
+// with what it has read of a job that is over, fails to take a piece of the next one.
+constexpr uint64_t ONE_JOB = uint64_t(1) << 32;
+constexpr uint64_t PIECE = ONE_JOB - 1;
+
+class Pool {
+  public:
+    // Grows to as many threads as are asked for; they live as long as the process.
+    void run(int64_t num_pieces, int64_t num_threads, void (*piece)(void*, int64_t),
+             void* context) {
+        while (num_workers_ < num_threads - 1) {
+            std::thread(&Pool::work, this, num_workers_++).detach();
+        }
+        // Nobody can take a piece while the job is being changed.
+        const uint64_t closed = next_.load() | PIECE;
+        next_.store(closed);
+        num_pieces_.store(num_pieces, std::memory_order_release);
+        max_workers_.store(num_threads - 1, std::memory_order_release);
+        piece_.store(piece, std::memory_order_release);
+        context_.store(context, std::memory_order_release);
+        num_done_.store(0, std::memory_order_release);
+        next_.store(closed + 1);
+        if (num_sleeping_.load()) {
+            std::lock_guard lock(mutex_);
+            wake_workers_.notify_all();
+        }
+        take_pieces();
+        auto is_done = [&] { return num_done_.load() == num_pieces; };
+        if (spin(CALLER_SPIN, is_done)) return;
+        std::unique_lock lock(mutex_);
+        caller_sleeps_.store(true);
+        wake_caller_.wait(lock, is_done);
+        caller_sleeps_.store(false);
+    }
+
+  private:
+    void work(int64_t number) {
+        uint64_t seen = 0;
+        while (true) {
+            auto is_new = [&] { return next_.load() / ONE_JOB != seen && !is_closed(); };
+            if (!spin(WORKER_SPIN, is_new)) {
+                std::unique_lock lock(mutex_);
+                ++num_sleeping_;
+                wake_workers_.wait(lock, is_new);
+                --num_sleeping_;
+            }
+            seen = next_.load() / ONE_JOB;
+            if (number < max_workers_.load(std::memory_order_acquire)) take_pieces();
+        }
+    }
+
+    bool is_closed() const { return (next_.load() & PIECE) == PIECE; }
+
+    void take_pieces() {
+        uint64_t next = next_.load();
+        while (true) {
+            const auto i = int64_t(next & PIECE);
+            const int64_t num_pieces = num_pieces_.load(std::memory_order_acquire);
+            const auto piece = piece_.load(std::memory_order_acquire);
+            void* const context = context_.load(std::memory_order_acquire);
+            if (i == int64_t(PIECE) || i >= num_pieces) return;
+            if (!next_.compare_exchange_weak(next, next + 1)) continue;
+            piece(context, i);
+            if (num_done_.fetch_add(1) + 1 == num_pieces && caller_sleeps_.load()) {
+                std::lock_guard lock(mutex_);
+                wake_caller_.notify_one();
+            }
+            next = next_.load();
+        }
+    }
+
+    std::atomic<uint64_t> next_{PIECE};
+    std::atomic<int64_t> num_pieces_{0}, max_workers_{0}, num_done_{0};
+    std::atomic<void (*)(void*, int64_t)> piece_{nullptr};
+    std::atomic<void*> context_{nullptr};
+    int64_t num_workers_ = 0;
+
+    std::mutex mutex_;
+    std::condition_variable wake_workers_, wake_caller_;
+    std::atomic<int64_t> num_sleeping_{0};
+    std::atomic<bool> caller_sleeps_{false};
+};
+
+// Never destroyed: its threads run until the process ends. A child of a fork has none of them, and
+// gets a pool of its own.
+Pool* pool = new Pool;
+std::atomic<bool> is_taken{false};
+
+void forget_threads() {
+    pool = new Pool;
+    is_taken = false;
+}
+
+const int registered = pthread_atfork(nullptr, nullptr, forget_threads);
+
+}  // namespace
+
+int64_t num_threads() {
+    static_cast<void>(registered);
+#ifdef _OPENMP
+    return omp_get_max_threads();
+#else
+    return 1;
+#endif
+}
+
+void run(int64_t num_pieces, int64_t num_threads, void (*piece)(void*, int64_t), void* context) {
+    if (num_threads <= 1 || num_pieces <= 1 || is_taken.exchange(true)) {
+        for (int64_t i = 0; i < num_pieces; ++i) piece(context, i);
+        return;
+    }
+    pool->run(num_pieces, num_threads, piece, context);
+    is_taken = false;
+}
+
+}  // namespace thread_pool
