@@ -35,7 +35,8 @@ class Case:
         blocks_each = -(-self.seq_len // BLOCK_SIZE)
         num_blocks = self.num_requests * blocks_each
         shape = (2, num_blocks, self.num_kv_heads, page_size(BLOCK_SIZE, self.head_dim))
-        pages = KvPages(*torch.randn(shape).to(dtype), BLOCK_SIZE, self.head_dim)
+        keys, values = torch.randn(shape).to(dtype)
+        pages = KvPages(keys, values, BLOCK_SIZE, self.head_dim)
         tables = torch.randperm(num_blocks).int().view(self.num_requests, blocks_each)
         seq_lens = torch.full((self.num_requests,), self.seq_len, dtype=torch.int32)
         starts = torch.arange(self.num_requests + 1, dtype=torch.int32) * self.num_new

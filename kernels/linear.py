@@ -22,7 +22,7 @@ class Layout(Enum):
     PLAIN = auto()  # As it was, in the dtype of the output.
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PackedWeight:
     """A weight in the layout of the fastest code that this machine has for it."""
 
@@ -31,6 +31,17 @@ class PackedWeight:
     out_features: int
     in_features: int
     out_dtype: torch.dtype
+
+    @functools.cached_property
+    def descriptor(self) -> library.PackedWeight:
+        """The weight as the C++ kernels take it."""
+        return library.PackedWeight(
+            data=self.data.data_ptr(),
+            out_features=self.out_features,
+            in_features=self.in_features,
+            dtype=library.DTYPES[self.data.dtype],
+            out_dtype=library.DTYPES[self.out_dtype],
+        )
 
 
 def pack_weight(weight: Tensor, out_dtype: torch.dtype | None = None) -> PackedWeight:
@@ -120,16 +131,7 @@ def _linear_panels(x: Tensor, packed: PackedWeight) -> Tensor:
     cpu = library.load()
     assert cpu is not None
     out = torch.empty(x.shape[0], packed.out_features, dtype=packed.out_dtype)
-    cpu.linear(
-        x.data_ptr(),
-        packed.data.data_ptr(),
-        out.data_ptr(),
-        x.shape[0],
-        packed.out_features,
-        packed.in_features,
-        library.DTYPES[x.dtype],
-        library.DTYPES[packed.out_dtype],
-    )
+    cpu.linear(packed.descriptor, x.data_ptr(), out.data_ptr(), x.shape[0])
     return out
 
 

@@ -3,6 +3,8 @@
 import numpy as np
 import torch
 
+from octavo.kernels.decoder_layers import PagedTokens
+
 from .block_tables import ragged_range
 from .models.decoder import StepInput
 from .rows import PlanColumns, Rows
@@ -30,11 +32,13 @@ def gather(rows: Rows, columns: PlanColumns) -> StepInput:
     num_blocks = -(-int(seq_lens.max()) // block_size)
     return StepInput(
         input_ids=torch.from_numpy(rows.token_ids[token_row, positions]),
-        positions=torch.from_numpy(positions),
-        slot_mapping=torch.from_numpy(blocks * block_size + positions % block_size),
-        block_tables=torch.from_numpy(table[row, :num_blocks]),
-        seq_lens=torch.from_numpy(seq_lens.astype(np.int32)),
-        query_start_loc=torch.from_numpy(query_start_loc),
+        tokens=PagedTokens(
+            positions=torch.from_numpy(positions),
+            slot_mapping=torch.from_numpy(blocks * block_size + positions % block_size),
+            block_tables=torch.from_numpy(table[row, :num_blocks]),
+            seq_lens=torch.from_numpy(seq_lens.astype(np.int32)),
+            query_start_loc=torch.from_numpy(query_start_loc),
+        ),
         logits_indices=torch.from_numpy(
             query_start_loc[1:][columns.needs_sample].astype(np.int64) - 1
         ),

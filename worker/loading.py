@@ -65,7 +65,7 @@ def load_model_runner(settings: WorkerSettings, report: StartupReport) -> ModelR
 
     ready.model_hash = model_hash(config, checkpoint, dtype)
     ready.model_path = str(checkpoint.path.absolute())
-    decoder = Decoder(config, weights, limits.max_model_len)
+    decoder = Decoder(config, weights, kv_cache.layers, limits.max_model_len)
     runner = ModelRunner(decoder, kv_cache, Rows(limits), ready)
     _warm_up(runner, limits)
     report.stage(f"warm-up on {describe_device()}")

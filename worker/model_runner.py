@@ -87,7 +87,7 @@ class ModelRunner:
         if runs:
             of_runs = torch.from_numpy(np.concatenate([run.indices for run in runs]))
             step = replace(step, logits_indices=torch.cat((step.logits_indices, of_runs)))
-        return self._decoder.hidden_states(step, self._kv_cache.layers)
+        return self._decoder.hidden_states(step)
 
     def _add_prompt_logprobs(
         self, runs: list[PromptRun], hidden: Tensor, result: StepResult

@@ -7,12 +7,13 @@ from hashlib import blake2b
 import structlog
 import torch
 
+from octavo.kernels.decoder_layers import LayerWeights
 from octavo.kernels.linear import PackedWeight, pack_weight
 from octavo.startup import StartupError
 
 from .checkpoint import Checkpoint
 from .models.config import ModelConfig
-from .models.decoder import DecoderWeights, LayerWeights
+from .models.decoder import DecoderWeights
 
 # Computed from the config here; some converters store them nevertheless.
 _DERIVED_SUFFIXES = ("rotary_emb.inv_freq", "rope_freqs.weight")

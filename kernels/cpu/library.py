@@ -3,7 +3,7 @@
 import ctypes
 import functools
 import logging
-from ctypes import c_float, c_int32, c_int64, c_void_p
+from ctypes import POINTER, c_float, c_int32, c_int64, c_void_p
 from pathlib import Path
 
 # torch comes first: it loads its OpenMP runtime, whose thread pool the kernels then share.
@@ -16,13 +16,27 @@ logger = logging.getLogger(__name__)
 # The codes by which the C++ side knows an element type (see vec.h).
 DTYPES = {torch.float32: 0, torch.bfloat16: 1}
 
+
+class PackedWeight(ctypes.Structure):
+    """What ops.h calls by that name."""
+
+    _fields_ = (
+        ("data", c_void_p),
+        ("out_features", c_int64),
+        ("in_features", c_int64),
+        ("dtype", c_int32),
+        ("out_dtype", c_int32),
+    )
+
+
 _SIGNATURES: dict[str, list[type]] = {
     "rms_norm": [*[c_void_p] * 3, *[c_int64] * 2, c_float, c_int32],
     "add_rms_norm": [*[c_void_p] * 4, *[c_int64] * 2, c_float, c_int32],
     "silu_and_mul": [*[c_void_p] * 2, *[c_int64] * 2, c_int32],
     "rope_and_store_kv": [*[c_void_p] * 8, *[c_int64] * 8, c_int32],
     "paged_attention": [*[c_void_p] * 7, *[c_int64] * 7, c_float, c_int32],
-    "linear": [*[c_void_p] * 3, *[c_int64] * 3, *[c_int32] * 2],
+    "linear": [POINTER(PackedWeight), *[c_void_p] * 2, c_int64],
+    "decoder_layers": [c_void_p] * 5,
     "sample": [*[c_void_p] * 8, *[c_int64] * 2],
     "copy_blocks": [*[c_void_p] * 3, *[c_int64] * 4],
 }

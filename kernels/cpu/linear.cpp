@@ -3,6 +3,7 @@
 // The weight lies in panels of PANEL output features. In a panel, the units (see tile.h) of all
 // features at one k come one after the other, so the inner loop reads the weight as a stream.
 
+#include "ops.h"
 #include "parallel.h"
 #include "tile.h"
 #include "vec.h"
@@ -76,15 +77,13 @@ extern "C" int64_t prefers_panels() {
 #endif
 }
 
-extern "C" void linear(const void* x, const void* panels, void* out, int64_t num_rows,
-                       int64_t out_features, int64_t in_features, int32_t dtype,
-                       int32_t out_dtype) {
-    with_dtype(out_dtype, [&](auto element) {
+extern "C" void linear(const PackedWeight* weight, const void* x, void* out, int64_t num_rows) {
+    const PackedWeight& w = *weight;
+    with_dtype(w.out_dtype, [&](auto element) {
         auto* target = static_cast<decltype(element)*>(out);
-        if (dtype == 0) {
-            multiply<Float32Unit>(x, panels, target, {num_rows, out_features, in_features});
-        } else {
-            multiply<BFloat16Unit>(x, panels, target, {num_rows, out_features, in_features / 2});
-        }
+        with_unit(w.dtype, [&](auto unit) {
+            using U = decltype(unit);
+            multiply<U>(x, w.data, target, {num_rows, w.out_features, w.in_features / U::PER_UNIT});
+        });
     });
 }

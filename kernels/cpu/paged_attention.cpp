@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "kv_layout.h"
+#include "ops.h"
 #include "parallel.h"
 
 namespace {

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "ops.h"
 #include "parallel.h"
 #include "vec.h"
 

@@ -1,6 +1,7 @@
 // Rotary embedding of queries and keys, and the write of keys and values into their pages.
 
 #include "kv_layout.h"
+#include "ops.h"
 #include "parallel.h"
 
 namespace {

@@ -1,5 +1,6 @@
 // The gated activation of a SwiGLU layer.
 
+#include "ops.h"
 #include "parallel.h"
 #include "vec.h"
 

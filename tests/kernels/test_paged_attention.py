@@ -39,7 +39,8 @@ class Batch:
         num_blocks = sum(needed) + 5
         free = torch.randperm(num_blocks).int()
         shape = (2, num_blocks, num_kv_heads, page_size(block_size, head_dim))
-        pages = KvPages(*torch.full(shape, math.nan).to(dtype), block_size, head_dim)
+        keys, values = torch.full(shape, math.nan).to(dtype)
+        pages = KvPages(keys, values, block_size, head_dim)
         # Entries past a request's blocks point outside of all memory.
         tables = torch.full((len(requests), max(needed) + 3), 2**30, dtype=torch.int32)
         batch = Batch([], [], [], pages, tables)

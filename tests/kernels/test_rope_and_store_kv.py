@@ -50,7 +50,8 @@ class Step:
         block_size = 5
         num_blocks = num_tokens // block_size + 3
         shape = (2, num_blocks, num_kv_heads, page_size(block_size, head_dim))
-        pages = KvPages(*torch.full(shape, math.nan).to(dtype), block_size, head_dim)
+        keys, values = torch.full(shape, math.nan).to(dtype)
+        pages = KvPages(keys, values, block_size, head_dim)
         slots = torch.randperm(num_blocks * block_size)[:num_tokens]
         positions = torch.randint(NUM_POSITIONS, (num_tokens,))
         return Step(q, k, v, positions, pages, slots)
@@ -113,7 +114,11 @@ def test_a_token_gets_the_same_bits_alone(cpu: ctypes.CDLL) -> None:
             step.k[one],
             step.v[one],
             step.positions[one],
-            replace(step.pages, keys=torch.zeros_like(step.pages.keys), values=torch.zeros_like(step.pages.values)),
+            replace(
+                step.pages,
+                keys=torch.zeros_like(step.pages.keys),
+                values=torch.zeros_like(step.pages.values),
+            ),
             step.slot_mapping[one],
         )
         lone.run()

@@ -50,5 +50,6 @@ def poisoned_runner(model: Path) -> ModelRunner:
         vocab_size=config.vocab_size,
         max_num_batched_tokens=2048,
     )
-    decoder = Decoder(config, load_weights(config, checkpoint, torch.float32), limits.max_model_len)
+    weights = load_weights(config, checkpoint, torch.float32)
+    decoder = Decoder(config, weights, kv_cache.layers, limits.max_model_len)
     return ModelRunner(decoder, kv_cache, Rows(limits, poison=True), step_pb2.WorkerReady())

@@ -2,6 +2,7 @@
 
 import torch
 
+from octavo.kernels.decoder_layers import PagedTokens
 from octavo.worker.models.decoder import StepInput
 
 
@@ -20,10 +21,12 @@ def step_input(chunks: list[tuple[list[int], int, list[int]]], block_size: int) 
         input_ids=torch.tensor(
             [token for tokens, done, _ in chunks for token in tokens[done:]], dtype=torch.int32
         ),
-        positions=torch.cat(positions),
-        slot_mapping=torch.cat(slots),
-        block_tables=torch.tensor([blocks for _, _, blocks in chunks], dtype=torch.int32),
-        seq_lens=torch.tensor([len(tokens) for tokens, _, _ in chunks], dtype=torch.int32),
-        query_start_loc=num_new.cumsum(0).int(),
+        tokens=PagedTokens(
+            positions=torch.cat(positions),
+            slot_mapping=torch.cat(slots),
+            block_tables=torch.tensor([blocks for _, _, blocks in chunks], dtype=torch.int32),
+            seq_lens=torch.tensor([len(tokens) for tokens, _, _ in chunks], dtype=torch.int32),
+            query_start_loc=num_new.cumsum(0).int(),
+        ),
         logits_indices=torch.arange(int(num_new.sum())),
     )

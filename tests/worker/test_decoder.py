@@ -1,6 +1,6 @@
 """octavo.worker.models.decoder against transformers, and against itself in other batches."""
 
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +8,9 @@ import pytest
 import torch
 
 from octavo.kernels.cpu import library
-from octavo.kernels.kv_pages import KvPages
 from octavo.worker.kv_cache import allocate_kv_cache
 from octavo.worker.loading import open_model
-from octavo.worker.models.decoder import Decoder, StepInput
+from octavo.worker.models.decoder import Decoder
 from octavo.worker.weights import load_weights
 from tests.worker.runners import BLOCK_SIZE, settings_for
 from tests.worker.step_inputs import step_input
@@ -35,10 +34,10 @@ VARIANTS["three heads share keys"]["hidden_size"] = 72
 TOKENS = torch.randint(0, 96, (53,), generator=torch.Generator().manual_seed(1)).tolist()
 
 
-def load(path: Path, dtype: torch.dtype) -> tuple[Decoder, Sequence[KvPages]]:
+def load(path: Path, dtype: torch.dtype) -> Decoder:
     config, checkpoint = open_model(settings_for(path))
-    decoder = Decoder(config, load_weights(config, checkpoint, dtype), 128)
-    return decoder, allocate_kv_cache(config, 64, BLOCK_SIZE, dtype).layers
+    kv_cache = allocate_kv_cache(config, 64, BLOCK_SIZE, dtype)
+    return Decoder(config, load_weights(config, checkpoint, dtype), kv_cache.layers, 128)
 
 
 @pytest.fixture(params=["C++ kernels", "references"])
@@ -52,10 +51,10 @@ def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS.keys())
 def test_float32_logits_are_transformers(changes: dict[str, Any], tmp_path: Path) -> None:
     model = save_tiny_llama(tmp_path, **changes)
-    decoder, kv_cache = load(tmp_path, torch.float32)
+    decoder = load(tmp_path, torch.float32)
     blocks = list(range(20, 6, -1))
     with torch.inference_mode():
-        logits = decoder.forward(step_input([(TOKENS, 0, blocks)], BLOCK_SIZE), kv_cache)
+        logits = decoder.forward(step_input([(TOKENS, 0, blocks)], BLOCK_SIZE))
     assert logits.dtype == torch.float32
     torch.testing.assert_close(logits, logits_of(model, TOKENS), rtol=1e-4, atol=2e-4)
 
@@ -65,9 +64,9 @@ def test_bfloat16_logits_err_no_more_than_transformers_bfloat16(tmp_path: Path) 
     model = save_tiny_llama(tmp_path)
     expected = logits_of(model, TOKENS)
     their_error = (logits_of(in_bfloat16(model), TOKENS) - expected).abs().mean()
-    decoder, kv_cache = load(tmp_path, torch.bfloat16)
+    decoder = load(tmp_path, torch.bfloat16)
     with torch.inference_mode():
-        logits = decoder.forward(step_input([(TOKENS, 0, list(range(14)))], BLOCK_SIZE), kv_cache)
+        logits = decoder.forward(step_input([(TOKENS, 0, list(range(14)))], BLOCK_SIZE))
     assert logits.dtype == torch.float32
     assert (logits - expected).abs().mean() <= 1.2 * their_error
 
@@ -81,19 +80,18 @@ needs_kernels = pytest.mark.skipif(
 @needs_kernels
 def test_float32_logits_are_the_same_bits_in_chunks_and_in_company(tmp_path: Path) -> None:
     save_tiny_llama(tmp_path, num_key_value_heads=1)
-    decoder, kv_cache = load(tmp_path, torch.float32)
+    decoder = load(tmp_path, torch.float32)
     mine, others = list(range(14)), list(range(20, 34))
     with torch.inference_mode():
-        whole = decoder.forward(step_input([(TOKENS, 0, mine)], BLOCK_SIZE), kv_cache)
+        whole = decoder.forward(step_input([(TOKENS, 0, mine)], BLOCK_SIZE))
         parts = [
-            decoder.forward(step_input([(TOKENS[:end], start, others)], BLOCK_SIZE), kv_cache)
+            decoder.forward(step_input([(TOKENS[:end], start, others)], BLOCK_SIZE))
             for start, end in ((0, 1), (1, 18), (18, 50), (50, 53))
         ]
         company = decoder.forward(
             step_input(
                 [(TOKENS[::-1], 7, others), (TOKENS, 20, mine), (TOKENS[:9], 8, others)], BLOCK_SIZE
-            ),
-            kv_cache,
+            )
         )
     assert torch.equal(torch.cat(parts), whole)
     assert torch.equal(company[46 : 46 + 33], whole[20:])
@@ -101,11 +99,8 @@ def test_float32_logits_are_the_same_bits_in_chunks_and_in_company(tmp_path: Pat
 
 def test_no_logits_are_computed_where_none_are_wanted(tmp_path: Path) -> None:
     save_tiny_llama(tmp_path)
-    decoder, kv_cache = load(tmp_path, torch.float32)
+    decoder = load(tmp_path, torch.float32)
     inputs = step_input([(TOKENS, 0, list(range(14)))], BLOCK_SIZE)
-    silent = StepInput(
-        **{name: getattr(inputs, name) for name in StepInput.__slots__}
-        | {"logits_indices": torch.empty(0, dtype=torch.int64)}
-    )
+    silent = replace(inputs, logits_indices=torch.empty(0, dtype=torch.int64))
     with torch.inference_mode():
-        assert decoder.forward(silent, kv_cache).shape == (0, 96)
+        assert decoder.forward(silent).shape == (0, 96)

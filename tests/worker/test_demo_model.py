@@ -66,14 +66,15 @@ def settings(path: Path) -> WorkerSettings:
 def our_logits(demo: Demo, dtype: torch.dtype) -> torch.Tensor:
     """Return the decoder's logits after each token of the text, computed in two chunks."""
     config, checkpoint = open_model(settings(demo.path))
-    decoder = Decoder(config, load_weights(config, checkpoint, dtype), NUM_TOKENS)
     kv_cache = allocate_kv_cache(config, 128, BLOCK_SIZE, dtype)
+    weights = load_weights(config, checkpoint, dtype)
+    decoder = Decoder(config, weights, kv_cache.layers, NUM_TOKENS)
     blocks = list(range(100, 100 - NUM_TOKENS // BLOCK_SIZE, -1))
     middle = 700
     with torch.inference_mode():
         chunks = [
-            decoder.forward(step_input([(demo.text[:middle], 0, blocks)], BLOCK_SIZE), kv_cache.layers),
-            decoder.forward(step_input([(demo.text, middle, blocks)], BLOCK_SIZE), kv_cache.layers),
+            decoder.forward(step_input([(demo.text[:middle], 0, blocks)], BLOCK_SIZE)),
+            decoder.forward(step_input([(demo.text, middle, blocks)], BLOCK_SIZE)),
         ]
     return torch.cat(chunks)
 

@@ -40,7 +40,7 @@ def test_ready_tells_what_was_loaded_and_what_it_takes(saved: Path) -> None:
     assert ready.device.startswith("cpu (")
     (group,) = ready.kv_groups
     assert (group.num_blocks, list(group.layers), group.sliding_window) == (100, [0, 1], 0)
-    # Keys and values, 2 layers, 100 blocks that take the memory of 16 tokens, 2 heads of 16 numbers.
+    # Keys and values, 2 layers, 100 blocks as long as a vector, 2 heads of 16 numbers.
     assert ready.memory.kv_cache_bytes == 2 * 2 * 100 * 16 * 2 * 16 * 4
     num_weights = sum(parameter.numel() for parameter in tiny_llama().parameters())
     assert ready.memory.weights_bytes == 4 * num_weights

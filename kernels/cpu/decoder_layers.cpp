@@ -1,0 +1,80 @@
+// All layers of a decoder, one operation after the other, without a return to Python in between.
+
+#include "ops.h"
+
+namespace {
+
+struct Layer {
+    const void *input_norm, *post_attention_norm;
+    PackedWeight qkv_proj, o_proj, gate_up_proj, down_proj;
+};
+
+struct Pages {
+    void *keys, *values;
+};
+
+struct Model {
+    int64_t num_layers, hidden_size, intermediate_size, num_heads, num_kv_heads, head_dim;
+    int64_t block_size;
+    const float* cos_sin;
+    float eps, scale;
+    int32_t dtype;
+};
+
+struct Step {
+    const int64_t *positions, *slot_mapping;
+    const int32_t *block_tables, *seq_lens, *query_start_loc;
+    int64_t num_tokens, num_requests, table_stride;
+};
+
+// Rows of activations, as wide as each of them gets; `wide` holds qkv, then gate and up.
+struct Activations {
+    void *residual, *hidden, *narrow, *wide;
+};
+
+char* at(void* base, int64_t index, int32_t dtype) {
+    return static_cast<char*>(base) + index * (dtype == 0 ? 4 : 2);
+}
+
+void attention(const Model& m, const Layer& layer, const Pages& pages, const Step& step,
+               const Activations& a) {
+    const int64_t q_size = m.num_heads * m.head_dim, kv_size = m.num_kv_heads * m.head_dim;
+    const int64_t stride = q_size + 2 * kv_size;
+    linear(&layer.qkv_proj, a.hidden, a.wide, step.num_tokens);
+    rope_and_store_kv(a.wide, at(a.wide, q_size, m.dtype), at(a.wide, q_size + kv_size, m.dtype),
+                      m.cos_sin, step.positions, pages.keys, pages.values, step.slot_mapping,
+                      step.num_tokens, m.num_heads, m.num_kv_heads, m.head_dim, m.block_size,
+                      stride, stride, stride, m.dtype);
+    paged_attention(a.wide, pages.keys, pages.values, step.block_tables, step.seq_lens,
+                    step.query_start_loc, a.narrow, step.num_requests, m.num_heads, m.num_kv_heads,
+                    m.head_dim, m.block_size, stride, step.table_stride, m.scale, m.dtype);
+    linear(&layer.o_proj, a.narrow, a.hidden, step.num_tokens);
+}
+
+void mlp(const Model& m, const Layer& layer, const Step& step, const Activations& a) {
+    linear(&layer.gate_up_proj, a.narrow, a.wide, step.num_tokens);
+    silu_and_mul(a.wide, a.narrow, step.num_tokens, m.intermediate_size, m.dtype);
+    linear(&layer.down_proj, a.narrow, a.hidden, step.num_tokens);
+}
+
+}  // namespace
+
+extern "C" void decoder_layers(const Model* model, const Layer* layers, const Pages* pages,
+                               const Step* step, const Activations* activations) {
+    const Model& m = *model;
+    const Activations& a = *activations;
+    const int64_t num_tokens = step->num_tokens, dim = m.hidden_size;
+    for (int64_t i = 0; i < m.num_layers; ++i) {
+        const Layer& layer = layers[i];
+        if (i == 0) {
+            rms_norm(a.residual, layer.input_norm, a.hidden, num_tokens, dim, m.eps, m.dtype);
+        } else {
+            add_rms_norm(a.hidden, a.residual, layer.input_norm, a.hidden, num_tokens, dim, m.eps,
+                         m.dtype);
+        }
+        attention(m, layer, pages[i], *step, a);
+        add_rms_norm(a.hidden, a.residual, layer.post_attention_norm, a.narrow, num_tokens, dim,
+                     m.eps, m.dtype);
+        mlp(m, layer, *step, a);
+    }
+}

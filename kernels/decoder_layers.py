@@ -1,0 +1,244 @@
+"""The layers of a decoder: the residual stream of a step's tokens through all of them.
+
+    residual += attention(norm(residual));  residual += mlp(norm(residual))
+
+On a CPU all layers are one call, for what Python takes between two operations is as long as a small
+one takes. The reference says the same operation by operation.
+
+Source: the layer is LLaMA's (Touvron et al., 2023).
+"""
+
+import ctypes
+from collections.abc import Sequence
+from ctypes import c_float, c_int32, c_int64, c_void_p
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .cpu import library
+from .kv_pages import KvPages
+from .linear import Layout, PackedWeight, linear
+from .paged_attention import paged_attention
+from .rms_norm import add_rms_norm, rms_norm
+from .rope_and_store_kv import rope_and_store_kv
+from .silu_and_mul import silu_and_mul
+
+
+@dataclass(frozen=True, slots=True)
+class LayerWeights:
+    """One layer; q, k, v and gate, up are stacked into one matrix each."""
+
+    input_layernorm: Tensor
+    qkv_proj: PackedWeight
+    o_proj: PackedWeight
+    post_attention_layernorm: Tensor
+    gate_up_proj: PackedWeight
+    down_proj: PackedWeight
+
+
+@dataclass(frozen=True, slots=True)
+class PagedTokens:
+    """Where the new tokens of a step are: those of each row, one row after another.
+
+    Attributes:
+        positions: int64 [num_tokens], of each token in its row.
+        slot_mapping: int64 [num_tokens], where each token's keys and values go.
+        block_tables: int32 [num_rows, max_blocks]; entries past a row's blocks are ignored.
+        seq_lens: int32 [num_rows], tokens in the cache once this step's are.
+        query_start_loc: int32 [num_rows + 1], prefix sums of the rows' new tokens.
+    """
+
+    positions: Tensor
+    slot_mapping: Tensor
+    block_tables: Tensor
+    seq_lens: Tensor
+    query_start_loc: Tensor
+
+
+class DecoderLayers:
+    """The layers of one model, each with its pages of the cache."""
+
+    def __init__(
+        self,
+        layers: Sequence[LayerWeights],
+        kv_cache: Sequence[KvPages],
+        cos_sin: Tensor,
+        *,
+        num_heads: int,
+        eps: float,
+    ) -> None:
+        """Tie weights and cache together.
+
+        Args:
+            cos_sin: float32 [max_positions, head_dim], as rope_and_store_kv takes it.
+            num_heads: of queries.
+            eps: of the norms.
+        """
+        self.layers = layers
+        self.kv_cache = kv_cache
+        self.cos_sin = cos_sin
+        self.num_heads = num_heads
+        self.eps = eps
+        self.scale = kv_cache[0].head_dim ** -0.5
+        self._native = _Native.of(self)
+
+    def run(self, residual: Tensor, tokens: PagedTokens) -> Tensor:
+        """Take the step's tokens through all layers, writing their keys and values to the cache.
+
+        Args:
+            residual: [num_tokens, hidden_size], contiguous: the embedded tokens. Overwritten with
+                the stream as it is before the last layer's output is added.
+        Returns:
+            That output, [num_tokens, hidden_size].
+        """
+        if self._native is None:
+            return decoder_layers_reference(self, residual, tokens)
+        return self._native.run(residual, tokens)
+
+
+def decoder_layers_reference(
+    decoder: DecoderLayers, residual: Tensor, tokens: PagedTokens
+) -> Tensor:
+    """The same, with an operation a call."""
+    hidden = torch.empty_like(residual)
+    for i, (layer, pages) in enumerate(zip(decoder.layers, decoder.kv_cache, strict=True)):
+        if i == 0:
+            hidden = rms_norm(residual, layer.input_layernorm, decoder.eps)
+        else:
+            hidden, _ = add_rms_norm(hidden, residual, layer.input_layernorm, decoder.eps)
+        hidden = _attention(decoder, layer, pages, hidden, tokens)
+        hidden, _ = add_rms_norm(hidden, residual, layer.post_attention_layernorm, decoder.eps)
+        hidden = linear(silu_and_mul(linear(hidden, layer.gate_up_proj)), layer.down_proj)
+    return hidden
+
+
+def _attention(
+    decoder: DecoderLayers, layer: LayerWeights, pages: KvPages, hidden: Tensor, tokens: PagedTokens
+) -> Tensor:
+    qkv = linear(hidden, layer.qkv_proj).view(len(hidden), -1, pages.head_dim)
+    num_kv_heads = pages.num_kv_heads
+    q, k, v = qkv.split_with_sizes((decoder.num_heads, num_kv_heads, num_kv_heads), dim=1)
+    rope_and_store_kv(q, k, v, decoder.cos_sin, tokens.positions, pages, tokens.slot_mapping)
+    attended = paged_attention(
+        q, pages, tokens.block_tables, tokens.seq_lens, tokens.query_start_loc, decoder.scale
+    )
+    return linear(attended.view(len(hidden), -1), layer.o_proj)
+
+
+class _Native:
+    """What the C++ side keeps of a decoder: descriptors of all it needs, made once."""
+
+    def __init__(self, decoder: DecoderLayers, cpu: ctypes.CDLL) -> None:
+        self._run = cpu.decoder_layers
+        # The descriptors point into what the decoder holds.
+        self._decoder = decoder
+        first, pages = decoder.layers[0], decoder.kv_cache[0]
+        self._hidden_size = first.o_proj.out_features
+        self._intermediate_size = first.down_proj.in_features
+        self._width = max(first.qkv_proj.out_features, first.gate_up_proj.out_features)
+        self._narrow = max(self._hidden_size, first.o_proj.in_features, self._intermediate_size)
+        self._model = _Model(
+            num_layers=len(decoder.layers),
+            hidden_size=self._hidden_size,
+            intermediate_size=self._intermediate_size,
+            num_heads=decoder.num_heads,
+            num_kv_heads=pages.num_kv_heads,
+            head_dim=pages.head_dim,
+            block_size=pages.block_size,
+            cos_sin=decoder.cos_sin.data_ptr(),
+            eps=decoder.eps,
+            scale=decoder.scale,
+            dtype=library.DTYPES[pages.dtype],
+        )
+        self._layers = (_Layer * len(decoder.layers))(*map(_layer, decoder.layers))
+        self._pages = (_Pages * len(decoder.layers))(
+            *(_Pages(each.keys.data_ptr(), each.values.data_ptr()) for each in decoder.kv_cache)
+        )
+        self._dtype = pages.dtype
+
+    @staticmethod
+    def of(decoder: DecoderLayers) -> "_Native | None":
+        """None where not all of it runs in C++."""
+        cpu = library.load_for(decoder.kv_cache[0].dtype)
+        has_panels = all(
+            packed.layout is Layout.PANELS
+            for layer in decoder.layers
+            for packed in (layer.qkv_proj, layer.o_proj, layer.gate_up_proj, layer.down_proj)
+        )
+        return _Native(decoder, cpu) if cpu and has_panels else None
+
+    def run(self, residual: Tensor, tokens: PagedTokens) -> Tensor:
+        num_tokens = len(residual)
+        assert residual.is_contiguous() and residual.shape == (num_tokens, self._hidden_size)
+        assert residual.dtype == self._dtype
+        assert tokens.positions.dtype == tokens.slot_mapping.dtype == torch.int64
+        assert tokens.positions.shape == tokens.slot_mapping.shape == (num_tokens,)
+        assert tokens.block_tables.dtype == tokens.seq_lens.dtype == torch.int32
+        assert tokens.query_start_loc.dtype == torch.int32 and tokens.block_tables.stride(1) == 1
+        assert len(tokens.block_tables) == len(tokens.seq_lens) == len(tokens.query_start_loc) - 1
+        hidden = torch.empty_like(residual)
+        narrow = torch.empty(num_tokens * self._narrow, dtype=self._dtype)
+        wide = torch.empty(num_tokens * self._width, dtype=self._dtype)
+        step = _Step(
+            tokens.positions.data_ptr(),
+            tokens.slot_mapping.data_ptr(),
+            tokens.block_tables.data_ptr(),
+            tokens.seq_lens.data_ptr(),
+            tokens.query_start_loc.data_ptr(),
+            num_tokens,
+            len(tokens.seq_lens),
+            tokens.block_tables.stride(0),
+        )
+        activations = _Activations(
+            residual.data_ptr(), hidden.data_ptr(), narrow.data_ptr(), wide.data_ptr()
+        )
+        arguments = (self._model, self._layers, self._pages, step, activations)
+        self._run(*map(ctypes.byref, arguments))
+        return hidden
+
+
+class _Model(ctypes.Structure):
+    _fields_ = (
+        *((name, c_int64) for name in ("num_layers", "hidden_size", "intermediate_size")),
+        *((name, c_int64) for name in ("num_heads", "num_kv_heads", "head_dim", "block_size")),
+        ("cos_sin", c_void_p),
+        ("eps", c_float),
+        ("scale", c_float),
+        ("dtype", c_int32),
+    )
+
+
+class _Layer(ctypes.Structure):
+    _fields_ = (
+        ("input_norm", c_void_p),
+        ("post_attention_norm", c_void_p),
+        *((f"{name}_proj", library.PackedWeight) for name in ("qkv", "o", "gate_up", "down")),
+    )
+
+
+class _Pages(ctypes.Structure):
+    _fields_ = (("keys", c_void_p), ("values", c_void_p))
+
+
+class _Step(ctypes.Structure):
+    _fields_ = (
+        *((name, c_void_p) for name in ("positions", "slot_mapping")),
+        *((name, c_void_p) for name in ("block_tables", "seq_lens", "query_start_loc")),
+        *((name, c_int64) for name in ("num_tokens", "num_requests", "table_stride")),
+    )
+
+
+class _Activations(ctypes.Structure):
+    _fields_ = tuple((name, c_void_p) for name in ("residual", "hidden", "narrow", "wide"))
+
+
+def _layer(weights: LayerWeights) -> _Layer:
+    return _Layer(
+        weights.input_layernorm.data_ptr(),
+        weights.post_attention_layernorm.data_ptr(),
+        weights.qkv_proj.descriptor,
+        weights.o_proj.descriptor,
+        weights.gate_up_proj.descriptor,
+        weights.down_proj.descriptor,
+    )
