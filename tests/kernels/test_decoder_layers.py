@@ -1,0 +1,163 @@
+"""All layers in one call against the same operations one by one, in float64."""
+
+import ctypes
+import math
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from octavo.kernels.decoder_layers import DecoderLayers, LayerWeights, PagedTokens
+from octavo.kernels.kv_pages import KvPages, page_size
+from octavo.kernels.linear import pack_weight
+from tests.kernels.closeness import DTYPES, assert_close
+
+BLOCK_SIZE = 16
+EPS = 1e-5
+# (sequence length, tokens that the cache has already)
+ROWS = [(1, 0), (40, 0), (70, 69), (33, 20)]
+
+
+@dataclass(frozen=True)
+class Shape:
+    hidden: int
+    intermediate: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    num_layers: int = 2
+
+    @property
+    def num_qkv_heads(self) -> int:
+        return self.num_heads + 2 * self.num_kv_heads
+
+
+SHAPES = [Shape(48, 101, 6, 2, 16), Shape(64, 160, 4, 4, 40), Shape(30, 24, 3, 1, 10)]
+
+
+@dataclass(frozen=True)
+class PlainLayer:
+    """Weights as they are before they are packed, [out_features, in_features]."""
+
+    norms: tuple[Tensor, Tensor]
+    qkv: Tensor
+    o: Tensor
+    gate_up: Tensor
+    down: Tensor
+
+    @staticmethod
+    def random(shape: Shape, dtype: torch.dtype) -> "PlainLayer":
+        def matrix(out_features: int, in_features: int) -> Tensor:
+            return (torch.randn(out_features, in_features) / math.sqrt(in_features)).to(dtype)
+
+        heads = shape.num_heads * shape.head_dim
+        return PlainLayer(
+            ((1 + torch.rand(shape.hidden)).to(dtype), (1 + torch.rand(shape.hidden)).to(dtype)),
+            matrix(shape.num_qkv_heads * shape.head_dim, shape.hidden),
+            matrix(shape.hidden, heads),
+            matrix(2 * shape.intermediate, shape.hidden),
+            matrix(shape.hidden, shape.intermediate),
+        )
+
+    def packed(self) -> LayerWeights:
+        first, second = self.norms
+        return LayerWeights(
+            first,
+            pack_weight(self.qkv),
+            pack_weight(self.o),
+            second,
+            pack_weight(self.gate_up),
+            pack_weight(self.down),
+        )
+
+
+def cos_sin(head_dim: int) -> Tensor:
+    frequencies = 10000.0 ** -(torch.arange(0, head_dim, 2) / head_dim)
+    phases = torch.outer(torch.arange(128).float(), frequencies)
+    return torch.cat([phases.cos(), phases.sin()], dim=1)
+
+
+def exact(shape: Shape, layers: list[PlainLayer], embedded: Tensor) -> Tensor:
+    """One whole sequence through all layers without a cache, residual stream and output added."""
+    stream = embedded.double()
+    length = len(stream)
+    cos, sin = cos_sin(shape.head_dim)[:length].double().unsqueeze(1).chunk(2, dim=-1)
+
+    def rotated(heads: Tensor) -> Tensor:
+        a, b = heads.chunk(2, dim=-1)
+        return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
+
+    for layer in layers:
+        first, second = (norm.double() for norm in layer.norms)
+        qkv = F.rms_norm(stream, first.shape, first, EPS) @ layer.qkv.double().T
+        q, k, v = qkv.view(length, -1, shape.head_dim).split_with_sizes(
+            (shape.num_heads, shape.num_kv_heads, shape.num_kv_heads), dim=1
+        )
+        q, k, v = (heads.transpose(0, 1) for heads in (rotated(q), rotated(k), v))
+        attended = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+        stream = stream + attended.transpose(0, 1).reshape(length, -1) @ layer.o.double().T
+        gate, up = (F.rms_norm(stream, second.shape, second, EPS) @ layer.gate_up.double().T).chunk(
+            2, dim=-1
+        )
+        stream = stream + (F.silu(gate) * up) @ layer.down.double().T
+    return stream
+
+
+def paged(chunks: list[tuple[int, int]]) -> PagedTokens:
+    """Row i has the blocks 8 i + 7, 8 i + 6, ...; of each row (its length, tokens computed)."""
+    tables = torch.arange(8 * len(chunks)).view(-1, 8).flip(1)
+    positions = [torch.arange(done, length) for length, done in chunks]
+    slots = [
+        table[each // BLOCK_SIZE] * BLOCK_SIZE + each % BLOCK_SIZE
+        for table, each in zip(tables, positions, strict=True)
+    ]
+    counts = torch.tensor([0] + [len(each) for each in positions])
+    return PagedTokens(
+        torch.cat(positions),
+        torch.cat(slots),
+        tables.int(),
+        torch.tensor([length for length, _ in chunks]).int(),
+        counts.cumsum(0).int(),
+    )
+
+
+def check(shape: Shape, dtype: torch.dtype, *, slack: float) -> None:
+    layers = [PlainLayer.random(shape, dtype) for _ in range(shape.num_layers)]
+    size = page_size(BLOCK_SIZE, shape.head_dim)
+    pages = []
+    for _ in layers:
+        keys, values = torch.full((2, 8 * len(ROWS), shape.num_kv_heads, size), math.nan).to(dtype)
+        pages.append(KvPages(keys, values, BLOCK_SIZE, shape.head_dim))
+    decoder = DecoderLayers(
+        [layer.packed() for layer in layers],
+        pages,
+        cos_sin(shape.head_dim),
+        num_heads=shape.num_heads,
+        eps=EPS,
+    )
+    sequences = [torch.randn(length, shape.hidden).to(dtype) for length, _ in ROWS]
+    # What the cache has already was computed one row at a time.
+    earlier = [(done, 0) for _, done in ROWS]
+    prefix = torch.cat([each[:done] for each, (_, done) in zip(sequences, ROWS, strict=True)])
+    decoder.run(prefix.clone(), paged(earlier))
+    stream = torch.cat([each[done:] for each, (_, done) in zip(sequences, ROWS, strict=True)])
+    stream = stream.clone()
+    output = decoder.run(stream, paged(ROWS))
+    expected = [
+        exact(shape, layers, each)[done:] for each, (_, done) in zip(sequences, ROWS, strict=True)
+    ]
+    assert_close((stream.float() + output.float()).to(dtype), torch.cat(expected), slack=slack)
+
+
+@DTYPES
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_chunks_of_several_rows(cpu: ctypes.CDLL, shape: Shape, dtype: torch.dtype) -> None:
+    # Errors of some fifteen operations one after the other.
+    check(shape, dtype, slack=15)
+
+
+@DTYPES
+def test_works_without_a_compiler(no_library: None, dtype: torch.dtype) -> None:
+    check(SHAPES[0], dtype, slack=15)
