@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from octavo.kernels.copy_blocks import copy_blocks_reference
+from octavo.kernels.kv_pages import KvPages, page_size
 from octavo.kernels.linear import linear_reference
 from octavo.kernels.paged_attention import paged_attention_reference
 from octavo.kernels.rms_norm import rms_norm_reference
@@ -80,29 +81,35 @@ def _linear(x: Tensor, weight: Tensor) -> Tensor:
 def _rope_inputs(num_tokens: int) -> Inputs:
     positions = torch.randperm(num_tokens)
     angles = positions[:, None] / 10_000 ** torch.linspace(0, 1, _HEAD_DIM // 2)
-    cache = torch.zeros(2, num_tokens // _BLOCK, _BLOCK, _KV_HEADS, _HEAD_DIM)
     q = torch.randn(num_tokens, _HEADS, _HEAD_DIM)
     k, v = torch.randn(2, num_tokens, _KV_HEADS, _HEAD_DIM)
     cos_sin = torch.cat((angles.cos(), angles.sin()), dim=1)
-    return [q, k, v, cos_sin, positions, *cache, torch.randperm(num_tokens)]
+    return [q, k, v, cos_sin, positions, torch.randperm(num_tokens)]
 
 
 def _rope(
-    q: Tensor, k: Tensor, v: Tensor, cos_sin: Tensor, positions: Tensor, *cache_and_slots: Tensor
+    q: Tensor, k: Tensor, v: Tensor, cos_sin: Tensor, positions: Tensor, slots: Tensor
 ) -> Tensor:
-    k_cache, v_cache, slots = cache_and_slots
-    rope_and_store_kv_reference(q, k, v, cos_sin.float(), positions, k_cache, v_cache, slots)
-    return torch.cat([q.flatten(), k_cache.flatten(), v_cache.flatten()])
+    pages = _empty_pages(len(slots) // _BLOCK, q)
+    rope_and_store_kv_reference(q, k, v, cos_sin.float(), positions, pages, slots)
+    keys, values = pages.read(torch.arange(len(pages.keys), device=q.device), len(slots))
+    return torch.cat([q.flatten(), keys.flatten(), values.flatten()])
+
+
+def _empty_pages(num_blocks: int, like: Tensor) -> KvPages:
+    """How keys and values lie depends on the dtype, so that a case starts from them in order."""
+    keys, values = like.new_zeros(2, num_blocks, _KV_HEADS, page_size(_BLOCK, _HEAD_DIM))
+    return KvPages(keys, values, _BLOCK, _HEAD_DIM)
 
 
 def _attention_inputs(num_requests: int, seq_len: int) -> Inputs:
     """Decoding: each request has one new token, and blocks anywhere in the cache."""
     num_blocks = num_requests * seq_len // _BLOCK
-    k_cache, v_cache = torch.randn(2, num_blocks, _BLOCK, _KV_HEADS, _HEAD_DIM)
+    keys, values = torch.randn(2, num_blocks * _BLOCK, _KV_HEADS, _HEAD_DIM)
     return [
         torch.randn(num_requests, _HEADS, _HEAD_DIM),
-        k_cache,
-        v_cache,
+        keys,
+        values,
         torch.randperm(num_blocks).int().view(num_requests, -1),
         torch.full((num_requests,), seq_len, dtype=torch.int32),
         torch.arange(num_requests + 1, dtype=torch.int32),
@@ -110,11 +117,11 @@ def _attention_inputs(num_requests: int, seq_len: int) -> Inputs:
 
 
 def _attention(*inputs: Tensor) -> Tensor:
-    q, k_cache, v_cache, block_tables, seq_lens, query_start_loc = inputs
+    q, keys, values, block_tables, seq_lens, query_start_loc = inputs
+    pages = _empty_pages(len(keys) // _BLOCK, q)
+    pages.write(torch.arange(len(keys), device=q.device), keys, values)
     scale = 1 / math.sqrt(_HEAD_DIM)
-    return paged_attention_reference(
-        q, k_cache, v_cache, block_tables, seq_lens, query_start_loc, scale
-    )
+    return paged_attention_reference(q, pages, block_tables, seq_lens, query_start_loc, scale)
 
 
 def _sampling_inputs(num_rows: int) -> Inputs:
