@@ -42,6 +42,10 @@ check: install
 	$(BIN)/buf format --diff --exit-code
 	$(BIN)/python tests/file_sizes.py
 
+# Several processes that compute share the cores here. OpenMP's threads, which torch's own operations
+# run on, would wait for each other spinning, on the cores that they wait for.
+test-fast test: export OMP_WAIT_POLICY := passive
+
 test-fast: install
 	$(BIN)/pytest -n auto -m "not slow and not gpu"
 
