@@ -33,10 +33,9 @@ def test_a_port_that_is_taken_is_told() -> None:
             serve_metrics(CollectorRegistry(), "127.0.0.1", port)
 
 
-@pytest.mark.parametrize("port", [-1, 65_536])
-def test_a_port_that_is_none_is_told(port: int) -> None:
-    with pytest.raises(StartupError, match=f"--metrics-port {port} .*: ports are 1 to 65535;"):
-        serve_metrics(CollectorRegistry(), "127.0.0.1", port)
+def test_a_port_that_is_none_is_told() -> None:
+    with pytest.raises(StartupError, match="--metrics-port 65536 .*: ports are 1 to 65535;"):
+        serve_metrics(CollectorRegistry(), "127.0.0.1", 65_536)
 
 
 def test_every_process_tells_its_memory() -> None:
