@@ -15,11 +15,11 @@ from cyclopts import Parameter
 from octavo import LLM, SamplingParams
 
 from .bench_dataset import BenchPrompt
-from .bench_progress import progress_bar
 from .bench_report import check_writable, report, spread_ms
 from .bench_workload import USUAL_VOCAB_SIZE, make_workload
 from .errors import RequestError
 from .model_files import resolve_model
+from .progress_bar import progress_bar
 from .serve_settings import Count
 from .startup import StartupError
 from .worker.loading import open_model

@@ -19,7 +19,6 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from .bench_dataset import BenchPrompt
-from .bench_progress import progress_bar
 from .bench_report import check_writable, report, spread_ms
 from .bench_workload import USUAL_VOCAB_SIZE, make_workload
 from .client_settings import ClientSettings
@@ -33,6 +32,7 @@ from .openai_client import (
     refusal,
     unreachable,
 )
+from .progress_bar import progress_bar
 from .serve_settings import Count
 from .startup import StartupError
 

@@ -10,14 +10,10 @@ Names and results are those of vLLM's LLM. What a request may ask, and what it i
 for something else, is the router's: the same code serves it.
 """
 
-import contextlib
 import itertools
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from octavo.scheduler.settings import SchedulerSettings
 from octavo.worker.loading import load_model_runner
@@ -37,6 +33,7 @@ from .offline_requests import (
     options_of_each,
     prompts_of,
 )
+from .progress_bar import progress_bar
 from .request_output import RequestOutput
 from .sampling_params import SamplingParams
 from .startup import StartupReport
@@ -172,8 +169,10 @@ class LLM:
     def _run(self, requests: Sequence[Request], *, use_tqdm: bool) -> list[RequestOutput]:
         if not self._close.alive:
             raise FailedPrecondition("this LLM was closed; make a new one")
-        with _progress(len(requests), is_shown=use_tqdm) as on_finished:
-            return self._thread.run(self._engine.run(requests, on_finished))
+        if not use_tqdm:
+            return self._thread.run(self._engine.run(requests, lambda output: None))
+        with progress_bar("Processed prompts", len(requests)) as advance:
+            return self._thread.run(self._engine.run(requests, lambda output: advance()))
 
 
 async def _start(
@@ -196,19 +195,3 @@ class _SilentReport(StartupReport):
 
     def stage(self, text: str) -> None:
         """Nobody waits for it."""
-
-
-@contextlib.contextmanager
-def _progress(total: int, *, is_shown: bool) -> Iterator[Callable[[RequestOutput], None]]:
-    """Show a bar while the block runs; yields what is to be called with each finished request."""
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("Processed prompts"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    is_shown = is_shown and console.is_terminal
-    with Progress(*columns, console=console, disable=not is_shown) as progress:
-        task = progress.add_task("", total=total)
-        yield lambda output: progress.advance(task)

@@ -1,4 +1,4 @@
-"""How far a benchmark is: a bar on a terminal, nothing where nobody watches."""
+"""How far some work is: a bar on a terminal, nothing where nobody watches."""
 
 import contextlib
 import sys
