@@ -15,7 +15,8 @@ MAX_BIASED_TOKENS = 300
 MAX_ALLOWED_TOKENS = 1024
 MAX_BAD_WORDS = 128
 """After tokenization: each of 32 texts may have several spellings."""
-MAX_BAD_WORD_TOKENS = 64
+MAX_BAD_WORD_TOKENS = 66
+"""A text has 64 bytes at most; the space before it takes a token, or two."""
 MAX_CACHE_SALT_BYTES = 64
 MAX_LOGPROBS = 20
 MAX_PROMPT_LOGPROBS = 5

@@ -48,7 +48,7 @@ def ban(submit: SubmitRequest, count: int) -> None:
         (300, bias, "logit_bias"),
         (1024, lambda r, k: r.sampling.allowed_token_ids.extend([1] * k), "allowed_token_ids"),
         (128, ban, "bad_words"),
-        (64, lambda r, k: r.bad_words.add(ids=[1] * k), "bad_words"),
+        (66, lambda r, k: r.bad_words.add(ids=[1] * k), "bad_words"),
     ],
 )
 def test_a_request_has_its_limit(
