@@ -12,7 +12,8 @@ constexpr int NUM_SUMS = 3 * TILE_VECS;
 
 template <typename U>
 void multiply_add_in_registers(int64_t count, float* sink) {
-    parallel_ranges(omp_get_max_threads(), 1, [&](int64_t thread, int64_t) {
+    const int64_t num_threads = thread_pool::num_threads();
+    parallel_for(num_threads, num_threads, [&](int64_t thread) {
         typename U::Unit operand[VEC] = {};
         Vec sums[NUM_SUMS];
         // Were they equal, the compiler would work on one of them only. Unrolled, they are registers.
@@ -50,6 +51,6 @@ extern "C" void read_memory(const float* data, int64_t size, float* sink) {
         for (int64_t i = begin; i < end; ++i) {
             for (int v = 0; v < 4; ++v) sums[v] += load(data + (i * 4 + v) * VEC);
         }
-        sink[omp_get_thread_num()] = sum(sums[0] + sums[1] + sums[2] + sums[3]);
+        sink[begin == 0 ? 0 : 1] = sum(sums[0] + sums[1] + sums[2] + sums[3]);
     });
 }

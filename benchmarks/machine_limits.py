@@ -76,6 +76,7 @@ def _build() -> ctypes.CDLL:
         target = Path(folder) / "machine_limits.so"
         command = [*build.find_compiler(), *build.FLAGS, *build.VARIANTS[0], "-shared"]
         command += [f"-I{build.SOURCE_FOLDER}", str(_SOURCE), "-o", str(target)]
+        command.append(str(build.SOURCE_FOLDER / "thread_pool.cpp"))
         subprocess.run(command, check=True, timeout=60)
         return ctypes.CDLL(str(target))
 
