@@ -5,9 +5,14 @@ import socket
 
 from .startup import StartupError
 
+_MAX_PORT = 65535
+
 
 def check_port_is_free(host: str, port: int, flag: str) -> None:
     """Raise StartupError, naming `flag`, unless a server could listen on the address."""
+    if not 0 <= port <= _MAX_PORT:
+        # gRPC would listen on what is left of it in 16 bits.
+        raise StartupError(f"{flag} is {port}, but ports are 0 to {_MAX_PORT}.")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

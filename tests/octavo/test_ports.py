@@ -16,6 +16,12 @@ def test_a_port_in_use_names_the_flag() -> None:
     check_port_is_free("127.0.0.1", port, "--grpc-port")
 
 
+@pytest.mark.parametrize("port", [-1, 65_536])
+def test_a_port_that_is_none_names_the_flag(port: int) -> None:
+    with pytest.raises(StartupError, match=f"--grpc-port is {port}, but ports are 0 to 65535"):
+        check_port_is_free("127.0.0.1", port, "--grpc-port")
+
+
 @pytest.mark.parametrize("host", ["192.0.2.1", "not a host"])
 def test_a_wrong_host_names_the_flag(host: str) -> None:
     with pytest.raises(StartupError, match="--host"):
