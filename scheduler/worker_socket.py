@@ -47,7 +47,12 @@ def _check_directory(endpoint: str) -> None:
     if len(os.fsencode(path)) > zmq.IPC_PATH_MAX_LEN:
         reason = f"the path is longer than {zmq.IPC_PATH_MAX_LEN} bytes; choose a shorter one"
     else:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise StartupError(
+                f"--worker-endpoint {endpoint}: {path.parent} cannot be made: {error.strerror}"
+            ) from error
         mode = stat.S_IMODE(path.parent.stat().st_mode)
         if not mode & 0o077:
             return

@@ -280,6 +280,12 @@ async def test_garbage_from_anyone_disturbs_nothing(
             assert (await workers.result()).step_id == 1
 
 
+async def test_a_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StartupError, match="/file/s cannot be made: Not a directory"):
+        WorkerClient(f"ipc://{tmp_path}/file/s/w.sock", TIMES)
+
+
 async def test_others_must_not_be_able_to_reach_the_socket(tmp_path: Path) -> None:
     os.chmod(tmp_path, 0o755)
     with pytest.raises(StartupError, match="others can enter .* run `chmod 700"):
