@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from octavo.settings import ApiKeyFlag, ProcessSettings
+from octavo.flag_types import ApiKeys, PortOrZero, Seconds
+from octavo.settings import ProcessSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -11,11 +12,11 @@ class GatewaySettings(ProcessSettings):
 
     host: str = "127.0.0.1"
     """Address that the REST API listens on."""
-    port: int = 8000
+    port: PortOrZero = 8000
     """Port that the REST API listens on; 0 takes a free one."""
     router: str = "127.0.0.1:50051"
     """gRPC address of the router: HOST:PORT or unix:/PATH."""
-    api_key: ApiKeyFlag = ()
+    api_key: ApiKeys = ()
     """Key that clients have to send; may be given several times. None: the API is open."""
-    drain_timeout_s: float = 30.0
+    drain_timeout_s: Seconds = 30.0
     """Seconds that running requests may go on after SIGTERM."""

@@ -18,9 +18,9 @@ from .bench_dataset import BenchPrompt
 from .bench_report import check_writable, report, spread_ms
 from .bench_workload import USUAL_VOCAB_SIZE, make_workload
 from .errors import RequestError
+from .flag_types import Count
 from .model_files import resolve_model
 from .progress_bar import progress_bar
-from .serve_settings import Count
 from .startup import StartupError
 from .worker.loading import open_model
 from .worker.settings import WorkerSettings

@@ -22,6 +22,7 @@ from .bench_dataset import BenchPrompt
 from .bench_report import check_writable, report, spread_ms
 from .bench_workload import USUAL_VOCAB_SIZE, make_workload
 from .client_settings import ClientSettings
+from .flag_types import Count
 from .openai_client import (
     TIMEOUT,
     OpenAIClient,
@@ -33,7 +34,6 @@ from .openai_client import (
     unreachable,
 )
 from .progress_bar import progress_bar
-from .serve_settings import Count
 from .startup import StartupError
 
 

@@ -59,7 +59,7 @@ def build_app() -> App:
         help_format="plaintext",
         help_epilogue=_EPILOGUE,
         config=SOURCES,
-        default_parameter=Parameter(negative_iterable=()),
+        default_parameter=Parameter(negative_iterable=(), show_default=_shown_default),
         exit_on_error=False,
         print_error=False,
     )
@@ -69,6 +69,11 @@ def build_app() -> App:
         _add(group, commands)
         app.command(group)
     return app
+
+
+def _shown_default(value: object) -> str | None:
+    """Return a flag's default for its help; None where the text says what unset means."""
+    return None if value in (None, "", ()) else str(value)
 
 
 def _add(app: App, commands: Mapping[str, tuple[str, str]]) -> None:

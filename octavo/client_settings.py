@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from .settings import check_api_keys
+from .flag_types import check_api_keys
 
 
 def _check_api_key(_: object, key: str | None) -> None:

@@ -7,10 +7,8 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from .settings import ApiKeyFlag, ProcessSettings
-
-Port = Annotated[int, Parameter(validator=Number(gte=1, lte=65535))]
-Count = Annotated[int, Parameter(validator=Number(gte=1))]
+from .flag_types import ApiKeys, Bytes, Count, Port, Seconds
+from .settings import ProcessSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +25,7 @@ class ServeSettings(ProcessSettings):
     """First of three loopback ports for Prometheus: scheduler, router and worker; 0: none."""
     vllm_metric_names: bool = False
     """Show the gauges running, waiting and KV usage also by the names that vLLM gives them."""
-    api_key: ApiKeyFlag = ()
+    api_key: ApiKeys = ()
     """Key that clients have to send, REST and gRPC; OCTAVO_API_KEY hides it from `ps`."""
     served_model_name: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = ()
     """Names that clients call the model by, the first in answers; unset: MODEL as given."""
@@ -43,7 +41,7 @@ class ServeSettings(ProcessSettings):
     """Most outputs that run at once."""
     max_num_batched_tokens: Count = 512
     """Most tokens of one step."""
-    kv_cache_memory_bytes: Count | None = None
+    kv_cache_memory_bytes: Bytes | None = None
     """Memory for the KV cache; unset: a quarter of what the weights leave, 4 GiB at most."""
     num_gpu_blocks_override: Count | None = None
     """Number of KV blocks, whatever the memory allows."""
@@ -63,7 +61,7 @@ class ServeSettings(ProcessSettings):
     """Seed of --load-format dummy."""
     cpu_threads: Count | None = None
     """Threads that compute; unset: one for each core."""
-    drain_timeout_s: float = 30.0
+    drain_timeout_s: Seconds = 30.0
     """Seconds that running requests have to finish when the server is told to stop."""
     revision: str | None = None
     """Branch, tag or commit of a model on the hub; unset: main."""

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from octavo.flag_types import Count, PortOrZero, Seconds
 from octavo.transport import TransportSettings
 
 SchedulingPolicy = Literal["fcfs", "priority"]
@@ -20,11 +21,11 @@ class SchedulerSettings(TransportSettings):
     """ZeroMQ address for the workers: ipc:///path in a private directory, or tcp://address:port."""
     served_model_name: Annotated[tuple[str, ...], Parameter(consume_multiple=True)]
     """Names the model is served under; the first is the one in answers."""
-    max_model_len: int | None = None
+    max_model_len: Count | None = None
     """Most tokens of prompt and output together; unset: what the workers can hold."""
-    max_num_seqs: int = 256
+    max_num_seqs: Count = 256
     """Most outputs that run at once."""
-    max_num_batched_tokens: int = 512
+    max_num_batched_tokens: Count = 512
     """Most tokens of one step."""
     scheduling_policy: SchedulingPolicy = "fcfs"
     """Order of waiting requests: as they came, or by their priority first."""
@@ -32,13 +33,13 @@ class SchedulerSettings(TransportSettings):
     """Reuse the KV of prompts that begin alike."""
     async_scheduling: bool = True
     """Plan each step while the one before it runs."""
-    max_num_queued_requests: int = 1024
+    max_num_queued_requests: Count = 1024
     """Requests that may wait; more are refused with RESOURCE_EXHAUSTED."""
-    drain_timeout_s: float = 30.0
+    drain_timeout_s: Seconds = 30.0
     """Seconds that running requests have to finish after SIGTERM."""
     metrics_host: str = "127.0.0.1"
     """Address that metrics are served on, to everyone who reaches it."""
-    metrics_port: int = 0
+    metrics_port: PortOrZero = 0
     """Port that Prometheus finds metrics on; 0: none."""
     vllm_metric_names: bool = False
     """Show the gauges running, waiting and KV usage also by the names that vLLM gives them."""

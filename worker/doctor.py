@@ -18,10 +18,10 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.text import Text
 
+from octavo.flag_types import Port
 from octavo.kernels.cpu import build
 from octavo.ports import check_port_is_free
 from octavo.run_directory import run_directory
-from octavo.serve_settings import Port
 from octavo.startup import StartupError
 
 from .cpu_features import bfloat16_feature

@@ -10,8 +10,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from octavo.flag_types import Bytes, Count
 from octavo.model_files import resolve_model
-from octavo.serve_settings import Count
 from octavo.startup import StartupError
 from octavo.v1.step_pb2 import WorkerReady
 
@@ -37,7 +37,7 @@ class PlanSettings:
     """Most outputs that run at once."""
     max_num_batched_tokens: Count = 512
     """Most tokens of one step."""
-    kv_cache_memory_bytes: Count | None = None
+    kv_cache_memory_bytes: Bytes | None = None
     """Memory for the KV cache; unset: a quarter of what the weights leave, 4 GiB at most."""
     num_gpu_blocks_override: Count | None = None
     """Number of KV blocks, whatever the memory allows."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from octavo.flag_types import Bytes, Count, Index, PortOrZero, Seconds, Share
 from octavo.transport import TransportSettings
 
 Dtype = Literal["auto", "float32", "bfloat16"]
@@ -17,39 +18,39 @@ class WorkerSettings(TransportSettings):
     """Path of the model, or name of one fetched before. With --mock only told to the routers."""
     scheduler_endpoint: str
     """ZeroMQ address of the scheduler: ipc:///path, or tcp://host:port with keys."""
-    rank: int = 0
+    rank: Index = 0
     """Which device of the group this worker is."""
     dtype: Dtype = "auto"
     """Type of weights and activations; auto chooses what this machine computes fast."""
     load_format: LoadFormat = "auto"
     """How the weights are stored; dummy draws random ones and needs config.json only."""
-    block_size: int = 16
+    block_size: Count = 16
     """Tokens in a KV block."""
-    max_model_len: int | None = None
+    max_model_len: Count | None = None
     """Most tokens of prompt and output together; unset: what the model was trained for."""
-    max_num_seqs: int = 256
+    max_num_seqs: Count = 256
     """Most outputs that run at once."""
-    max_num_batched_tokens: int = 512
+    max_num_batched_tokens: Count = 512
     """Most tokens of one step."""
-    kv_cache_memory_bytes: int | None = None
+    kv_cache_memory_bytes: Bytes | None = None
     """Memory for the KV cache; unset: a quarter of what the weights leave, 4 GiB at most."""
-    num_gpu_blocks_override: int | None = None
+    num_gpu_blocks_override: Count | None = None
     """Number of KV blocks, whatever the memory allows."""
-    cpu_threads: int | None = None
+    cpu_threads: Count | None = None
     """Threads that compute; unset: one for each core."""
     seed: int = 0
     """Seed of --load-format dummy."""
     metrics_host: str = "127.0.0.1"
     """Address that metrics are served on, to everyone who reaches it."""
-    metrics_port: int = 0
+    metrics_port: PortOrZero = 0
     """Port that Prometheus finds metrics on; 0: none."""
     mock: bool = False
     """Speak the whole protocol without a model: tokens come from a hash of what precedes them."""
-    mock_step_s: float = 0.0
+    mock_step_s: Seconds = 0.0
     """Seconds that a step of the mock takes."""
-    mock_vocab_size: int = 49_152
+    mock_vocab_size: Count = 49_152
     """Token ids of the mock are below this; as many as the demo model has."""
-    mock_eos_token_id: int = 2
+    mock_eos_token_id: Index = 2
     """End-of-sequence token of the mock."""
-    mock_end_rate: float = 0.0
+    mock_end_rate: Share = 0.0
     """Share of the mock's tokens that are the end-of-sequence token, in [0, 1]."""

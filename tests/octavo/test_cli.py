@@ -13,6 +13,9 @@ import pytest
 from octavo import cli
 
 SERVICES = ("gateway", "router", "scheduler", "worker")
+SCHEDULER = ["scheduler", "--listen", "unix:/no", "--worker-endpoint", "ipc:///no"]
+SCHEDULER += ["--served-model-name", "m"]
+WORKER = ["worker", "--mock", "--scheduler-endpoint", "ipc:///no"]
 
 
 def run_cli(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -76,6 +79,7 @@ def test_each_process_explains_its_flags(
     for name in set(settings.__dataclass_fields__) - hidden:
         assert "--" + name.replace("_", "-") in shown
     assert "--ready-fd" not in shown
+    assert "default: ()" not in shown and "default: None" not in shown
 
 
 @pytest.mark.parametrize(
@@ -87,6 +91,15 @@ def test_each_process_explains_its_flags(
         (["serve", "demo", "--port", "70000"], "--port"),
         (["serve", "demo", "--dtype", "float8"], '"float8" for --dtype. Choose from: "auto"'),
         (["serve", "demo", "--log-level", "loud"], "--log-level"),
+        (["serve", "demo", "--drain-timeout-s", "nan"], "--drain-timeout-s"),
+        (["gateway", "--drain-timeout-s", "inf"], '"inf" for --drain-timeout-s'),
+        (["gateway", "--port", "65536"], "--port. Must be <= 65535."),
+        (["router", "--scheduler", "unix:/no", "--grpc-port", "-1"], "--grpc-port. Must be >= 0."),
+        ([*SCHEDULER, "--max-num-seqs", "0"], "--max-num-seqs. Must be >= 1."),
+        ([*SCHEDULER, "--drain-timeout-s", "-1"], "--drain-timeout-s. Must be >= 0."),
+        ([*WORKER, "--max-num-batched-tokens", str(2**31)], "--max-num-batched-tokens. Must be <="),
+        ([*WORKER, "--rank", "-1"], "--rank. Must be >= 0."),
+        ([*WORKER, "--mock-end-rate", "1.1"], "--mock-end-rate. Must be <= 1."),
         (["serve"], "--model requires an argument"),
         (["serve", "demo", "--config", "/no/such.yaml"], "cannot read /no/such.yaml"),
     ],

@@ -17,6 +17,7 @@ import pytest
 
 from octavo.serve import main
 from octavo.serve_settings import ServeSettings
+from tests.end_to_end.cluster import free_port
 from tests.octavo.fakes import has_ended
 
 
@@ -69,11 +70,6 @@ def test_a_dry_run_starts_nothing_and_looks_at_no_port(
         "worker",
     ]
     assert lines[3].startswith("OMP_WAIT_POLICY=PASSIVE ")
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 @pytest.fixture
