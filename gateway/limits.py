@@ -30,9 +30,6 @@ MAX_OUTPUTS = 64
 """Outputs of one HTTP request: prompts × n."""
 MAX_TOP_LOGPROBS = 20
 MAX_PROMPT_LOGPROBS = 5
-MAX_TOOLS = 128
-MAX_TOOL_BYTES = 64 * 1024
-"""Of one tool's description."""
 MAX_REQUEST_ID_CHARS = 128
 
 

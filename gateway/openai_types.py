@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
-_MAX_UINT32 = 2**32 - 1
-Uint32 = Annotated[int, Meta(ge=0, le=_MAX_UINT32)]
+from octavo.field_types import NumOutputs, TopK, Truncation, Uint32
+
 Int32 = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
 Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 
@@ -25,12 +25,13 @@ class StreamOptions(Struct):
 class GenerationBody(Struct, kw_only=True):
     """What both generation routes take; None is the same as absent."""
 
-    model: str
+    model: str | None = None
+    """Absent: the one that is served (vLLM)."""
     temperature: float | None = None
     top_p: float | None = None
-    top_k: Annotated[int, Meta(ge=-1, le=_MAX_UINT32)] | None = None
+    top_k: TopK | None = None
     """Absent, 0 and -1 keep all tokens (vLLM)."""
-    n: Annotated[int, Meta(ge=1, le=_MAX_UINT32)] | None = None
+    n: NumOutputs | None = None
     seed: Int64 | None = None
     """-1 is the same as absent (vLLM)."""
     max_tokens: Uint32 | None = None
@@ -53,7 +54,8 @@ class GenerationBody(Struct, kw_only=True):
     prompt_logprobs: Uint32 | None = None
     skip_special_tokens: bool | None = None
     include_stop_str_in_output: bool | None = None
-    truncate_prompt_tokens: Uint32 | None = None
+    truncate_prompt_tokens: Truncation | None = None
+    """-1 keeps what the context holds beside max_tokens (vLLM)."""
     cache_salt: str | None = None
     echo: bool | None = None
     logprobs: int | None = None
@@ -68,7 +70,11 @@ class ContentPart(Struct):
 class Message(Struct):
     role: str
     content: str | list[ContentPart] | None = None
+    name: str | None = None
+    """For templates that tell speakers of one role apart."""
     tool_calls: list[Any] | None = None
+    tool_call_id: str | None = None
+    function_call: Any = None
 
 
 class ChatBody(GenerationBody, kw_only=True):
@@ -90,7 +96,7 @@ class CompletionBody(GenerationBody, kw_only=True):
 
 
 class TokenizeBody(Struct):
-    model: str
+    model: str | None = None
     prompt: str | None = None
     messages: list[Message] | None = None
     """In place of a prompt: a conversation, through the model's chat template."""
@@ -102,5 +108,5 @@ class TokenizeBody(Struct):
 
 
 class DetokenizeBody(Struct):
-    model: str
     tokens: list[Uint32]
+    model: str | None = None

@@ -35,6 +35,6 @@ RANGES: dict[str, dict[str, Any]] = {
     "tools": {"maxItems": 128},
     "top_logprobs": {"maximum": 20},
     "top_p": {"exclusiveMinimum": 0, "maximum": 1},
-    "truncate_prompt_tokens": {"minimum": 1},
+    "truncate_prompt_tokens": {"not": {"const": 0}},
 }
 """By field. A word counts for values of its kind only, so null and other forms are not touched."""

@@ -74,7 +74,7 @@ def _options(
             field="prompt_logprobs",
         )
     return GenerationOptions(
-        model=body.model,
+        model=body.model or "",
         sampling=_sampling(body),
         stop=_stop_conditions(body, max_tokens),
         n=body.n,
@@ -153,20 +153,34 @@ def _check_echoed_logprobs(logprobs: int) -> None:
 
 def chat_message(message: Message, index: int) -> ChatMessage:
     """Return the message, the `index`th of its conversation, as the router takes it."""
-    if message.tool_calls:
-        field = f"messages[{index}].tool_calls"
-        raise InvalidArgument(f"{field} is not offered yet; leave it out.", field=field)
+    _refuse_tool_calls(message, index)
     role = "system" if message.role == "developer" else message.role
     content = message.content
     if isinstance(content, list):
-        content = "".join(_part_text(part, index, k) for k, part in enumerate(content))
+        # As vLLM, for templates that take strings.
+        content = "\n".join(_part_text(part, index, k) for k, part in enumerate(content))
     elif content is None:
         # What clients send back for an answer that had no text.
         if role != "assistant":
             field = f"messages[{index}].content"
             raise InvalidArgument(f"{field} is missing; it holds the message's text.", field=field)
         content = ""
-    return ChatMessage(role=role, content=content)
+    return ChatMessage(role=role, content=content, name=message.name or "")
+
+
+def _refuse_tool_calls(message: Message, index: int) -> None:
+    """Raise InvalidArgument for a call of a tool, and for what a tool has answered."""
+    for name in ("tool_calls", "tool_call_id", "function_call"):
+        if getattr(message, name):
+            field = f"messages[{index}].{name}"
+            raise InvalidArgument(f"{field} is not offered yet; leave it out.", field=field)
+    if message.role in ("tool", "function"):
+        field = f"messages[{index}].role"
+        raise InvalidArgument(
+            f"{field} is {message.role!r}, but calling tools is not offered yet; send what the tool"
+            " said as the user's message.",
+            field=field,
+        )
 
 
 def _part_text(part: ContentPart, message_index: int, part_index: int) -> str:

@@ -39,7 +39,7 @@ class TokenizerRoutes:
     async def detokenize(self, request: Request) -> Response:
         raw = await read_body(request.scope, request.receive)
         body = decode_json(self._detokenize_decoder, raw)
-        wanted = DetokenizeRequest(model=body.model, token_ids=body.tokens)
+        wanted = DetokenizeRequest(model=body.model or "", token_ids=body.tokens)
         answer = await self._router.detokenize(wanted, request.scope["request_id"])
         return _json(Detokenized(answer.text))
 
@@ -48,7 +48,7 @@ def _tokenize_request(body: TokenizeBody) -> TokenizeRequest:
     if (body.prompt is None) == (body.messages is None):
         raise InvalidArgument("Send either prompt or messages.", field="prompt")
     request = TokenizeRequest(
-        model=body.model,
+        model=body.model or "",
         text=body.prompt,
         add_special_tokens=body.add_special_tokens,
         return_token_strs=bool(body.return_token_strs),

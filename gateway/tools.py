@@ -1,4 +1,7 @@
-"""Tools of a chat: checked as far as their form goes, and handed on to the model's template."""
+"""Tools of a chat: checked as far as their form goes, and handed on to the model's template.
+
+How many and how large they may be is the router's to say.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,15 +10,10 @@ import msgspec
 
 from octavo.errors import InvalidArgument
 
-from .limits import MAX_TOOL_BYTES, MAX_TOOLS
-
 
 def tools_json(tools: Sequence[dict[str, Any]] | None) -> str:
     """Return the tools as the JSON array that templates take; empty where there are none."""
     tools = tools or []
-    if len(tools) > MAX_TOOLS:
-        message = f"tools has {len(tools)} entries; at most {MAX_TOOLS} are taken."
-        raise InvalidArgument(message, field="tools")
     for index, tool in enumerate(tools):
         _check_tool(tool, f"tools[{index}]")
     return msgspec.json.encode(tools).decode() if tools else ""
@@ -48,7 +46,3 @@ def _check_tool(tool: dict[str, Any], field: str) -> None:
     if not isinstance(name, str) or not name:
         message = f"{field}.function.name is missing; it says what the tool is called."
         raise InvalidArgument(message, field=f"{field}.function.name")
-    num_bytes = len(msgspec.json.encode(tool))
-    if num_bytes > MAX_TOOL_BYTES:
-        message = f"{field} has {num_bytes} bytes of JSON; at most {MAX_TOOL_BYTES} are taken."
-        raise InvalidArgument(message, field=field)

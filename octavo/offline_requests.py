@@ -11,7 +11,8 @@ from octavo.gateway.router_requests import chat_message
 from octavo.gateway.tools import tools_json
 
 from .errors import InvalidArgument
-from .sampling_params import SamplingParams, Uint32
+from .field_types import Uint32
+from .sampling_params import SamplingParams
 from .typed_value import typed
 from .v1 import common_pb2, inference_pb2
 

@@ -6,24 +6,22 @@ from typing import Annotated, get_type_hints
 
 from msgspec import Meta
 
+from .field_types import NumOutputs, TopK, Truncation, Uint32
 from .typed_value import typed
 from .v1 import common_pb2, inference_pb2
-
-_MAX_UINT32 = 2**32 - 1
-Uint32 = Annotated[int, Meta(ge=0, le=_MAX_UINT32)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SamplingParams:
     """What one prompt's outputs are drawn by; values are checked when it is used."""
 
-    n: Annotated[int, Meta(ge=1, le=_MAX_UINT32)] = 1
+    n: NumOutputs = 1
     """Outputs of the prompt, which is computed once."""
     temperature: float = 1.0
     """Divides the logits; 0 is greedy."""
     top_p: float = 1.0
     """Smallest set of tokens whose probabilities sum to at least this; 1: all."""
-    top_k: Annotated[int, Meta(ge=-1, le=_MAX_UINT32)] = 0
+    top_k: TopK = 0
     """Most probable tokens kept; 0 or -1: all."""
     min_p: float = 0.0
     """Keeps tokens at least this share as probable as the most probable one."""
@@ -59,8 +57,8 @@ class SamplingParams:
     """Only these tokens can be drawn."""
     skip_special_tokens: bool = True
     """Leave special tokens out of the text."""
-    truncate_prompt_tokens: Uint32 | None = None
-    """Keep only so many of the prompt's last tokens."""
+    truncate_prompt_tokens: Truncation | None = None
+    """Keep so many of the prompt's last tokens; -1: what the context holds beside max_tokens."""
 
     def to_options(self) -> inference_pb2.GenerationOptions:
         """Return them as they cross the wire; raises InvalidArgument for what does not fit it."""

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 
-from octavo.errors import NotFound, Unavailable
+from octavo.errors import InvalidArgument, NotFound, Unavailable
 from octavo.startup import StartupError
 
 from .engine import Engine
@@ -35,11 +35,15 @@ class EngineCatalog:
     def find(self, name: str) -> Replicas:
         """Return the engines that serve a name, also if they are away at the moment.
 
+        Without a name: those of the one model that is served.
+
         Raises:
+            InvalidArgument: there is no name, but several models are served.
             NotFound: no engine does; names the models that are served.
             Unavailable: no engine has been attached yet.
         """
-        engines = [engine for engine in self._engines if name in engine.info.served_names]
+        name = name or self._only_name()
+        engines = self._serving(name)
         if engines:
             return Replicas(name, engines)
         served = self.names()
@@ -51,6 +55,21 @@ class EngineCatalog:
             f"model {name!r} is not served here; served: {', '.join(map(repr, served))}",
             field="model",
         )
+
+    def _serving(self, name: str) -> list[Engine]:
+        return [engine for engine in self._engines if name in engine.info.served_names]
+
+    def _only_name(self) -> str:
+        """Return a name of the model, if there is just one; empty: none is loaded yet."""
+        served = self.names()
+        num_loaded = sum(bool(engine.info.served_names) for engine in self._engines)
+        if served and len(self._serving(served[0])) < num_loaded:
+            raise InvalidArgument(
+                f"model is missing, and several are served: {', '.join(map(repr, served))};"
+                " name one",
+                field="model",
+            )
+        return served[0] if served else ""
 
     async def run(self, on_change: Callable[[], Awaitable[None]]) -> None:
         """Keep every engine attached; one that cannot be used is left out while others can.

@@ -25,7 +25,7 @@ class ModelsServicer(models_pb2_grpc.ModelsServicer):
         self, request: models_pb2.GetModelRequest, context: Any
     ) -> models_pb2.GetModelResponse:
         model = self._catalog.find(request.model).model
-        return models_pb2.GetModelResponse(model=_describe(request.model, model))
+        return models_pb2.GetModelResponse(model=_describe(request.model or model.name, model))
 
 
 def _describe(name: str, model: ServedModel) -> models_pb2.Model:

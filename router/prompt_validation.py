@@ -10,7 +10,8 @@ from octavo.v1 import inference_pb2, scheduling_pb2, tokenizer_pb2
 from .checks import check, check_count, check_token_ids
 
 MAX_TOOLS = 128
-MAX_TOOLS_BYTES = 64 * 1024
+MAX_TOOLS_BYTES = 256 * 1024
+"""All of them together, as JSON."""
 MAX_TOOLS_DEPTH = 64
 
 # No tokenizer needs more for what fits a context, by far; and more would only cost time.
@@ -83,8 +84,15 @@ def validate_messages(
             f"messages[{index}] has no role; say who speaks: system, user or assistant",
         )
     num_bytes = sum(len(message.content.encode()) for message in messages)
+    num_bytes += sum(len(message.name.encode()) for message in messages)
     check_text_bytes(num_bytes, "messages", model)
-    return [{"role": message.role, "content": message.content} for message in messages]
+    return [_for_template(message) for message in messages]
+
+
+def _for_template(message: inference_pb2.ChatMessage) -> dict[str, str]:
+    found = {"role": message.role, "content": message.content}
+    # Templates ask whether there is one.
+    return found | {"name": message.name} if message.name else found
 
 
 def validate_prompt_text(text: str, model: scheduling_pb2.ModelInfo) -> str:

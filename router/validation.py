@@ -98,7 +98,7 @@ def validate_options(
         skip_special_tokens=(
             options.skip_special_tokens if options.HasField("skip_special_tokens") else True
         ),
-        truncate_prompt_tokens=_valid_truncation(options),
+        truncate_prompt_tokens=_valid_truncation(options, max_tokens, model),
         cache_salt=_valid_cache_salt(options.cache_salt),
         echo=options.echo,
         priority=options.priority,
@@ -173,15 +173,21 @@ def _valid_num_logprobs(
     return count
 
 
-def _valid_truncation(options: inference_pb2.GenerationOptions) -> int | None:
+def _valid_truncation(
+    options: inference_pb2.GenerationOptions,
+    max_tokens: int | None,
+    model: scheduling_pb2.ModelInfo,
+) -> int | None:
     if not options.HasField("truncate_prompt_tokens"):
         return None
+    kept = options.truncate_prompt_tokens
     check(
-        options.truncate_prompt_tokens > 0,
+        kept > 0 or kept == -1,
         "truncate_prompt_tokens",
-        "truncate_prompt_tokens is 0; it must be at least 1",
+        f"truncate_prompt_tokens is {kept}; it must be at least 1, or -1 for what the context"
+        " holds beside max_tokens",
     )
-    return options.truncate_prompt_tokens
+    return kept if kept > 0 else max(1, model.max_model_len - (max_tokens or 1))
 
 
 def _valid_cache_salt(cache_salt: str) -> bytes:

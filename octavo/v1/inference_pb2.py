@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from octavo.v1 import common_pb2 as octavo_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19octavo/v1/inference.proto\x12\toctavo.v1\x1a\x16octavo/v1/common.proto\"\xef\x03\n\x11GenerationOptions\x12\r\n\x05model\x18\x01 \x01(\t\x12+\n\x08sampling\x18\x02 \x01(\x0b\x32\x19.octavo.v1.SamplingParams\x12\'\n\x04stop\x18\x03 \x01(\x0b\x32\x19.octavo.v1.StopConditions\x12\x0e\n\x01n\x18\x04 \x01(\rH\x00\x88\x01\x01\x12\x11\n\x04seed\x18\x05 \x01(\x04H\x01\x88\x01\x01\x12\x10\n\x08priority\x18\x06 \x01(\x05\x12\x12\n\nrequest_id\x18\x07 \x01(\t\x12\x18\n\x10return_token_ids\x18\x08 \x01(\x08\x12\x15\n\x08logprobs\x18\t \x01(\rH\x02\x88\x01\x01\x12\x1c\n\x0fprompt_logprobs\x18\n \x01(\rH\x03\x88\x01\x01\x12\x11\n\tbad_words\x18\x0b \x03(\t\x12 \n\x13skip_special_tokens\x18\x0c \x01(\x08H\x04\x88\x01\x01\x12#\n\x16truncate_prompt_tokens\x18\r \x01(\rH\x05\x88\x01\x01\x12\x12\n\ncache_salt\x18\x0e \x01(\t\x12\x0c\n\x04\x65\x63ho\x18\x0f \x01(\x08\x42\x04\n\x02_nB\x07\n\x05_seedB\x0b\n\t_logprobsB\x12\n\x10_prompt_logprobsB\x16\n\x14_skip_special_tokensB\x19\n\x17_truncate_prompt_tokens\"\x84\x01\n\x0fGenerateRequest\x12-\n\x07options\x18\x01 \x01(\x0b\x32\x1c.octavo.v1.GenerationOptions\x12\x0e\n\x04text\x18\x02 \x01(\tH\x00\x12(\n\ttoken_ids\x18\x03 \x01(\x0b\x32\x13.octavo.v1.TokenIdsH\x00\x42\x08\n\x06prompt\"\xd8\x01\n\x0b\x43hatRequest\x12-\n\x07options\x18\x01 \x01(\x0b\x32\x1c.octavo.v1.GenerationOptions\x12(\n\x08messages\x18\x02 \x03(\x0b\x32\x16.octavo.v1.ChatMessage\x12\"\n\x15\x61\x64\x64_generation_prompt\x18\x03 \x01(\x08H\x00\x88\x01\x01\x12\x1e\n\x16\x63ontinue_final_message\x18\x04 \x01(\x08\x12\x12\n\ntools_json\x18\x05 \x01(\tB\x18\n\x16_add_generation_prompt\",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"P\n\rResumeRequest\x12\x15\n\rresume_handle\x18\x01 \x01(\x0c\x12(\n\x07\x63ursors\x18\x02 \x03(\x0b\x32\x17.octavo.v1.ResumeCursor\"N\n\x0cResumeCursor\x12\x14\n\x0coutput_index\x18\x01 \x01(\r\x12\x10\n\x08position\x18\x02 \x01(\r\x12\x16\n\x0enum_characters\x18\x03 \x01(\r\"\xeb\x02\n\x0bStreamEvent\x12\x17\n\x0fsequence_number\x18\x01 \x01(\x04\x12%\n\x07started\x18\x02 \x01(\x0b\x32\x12.octavo.v1.StartedH\x00\x12!\n\x05\x64\x65lta\x18\x03 \x01(\x0b\x32\x10.octavo.v1.DeltaH\x00\x12\x34\n\x0freasoning_delta\x18\x04 \x01(\x0b\x32\x19.octavo.v1.ReasoningDeltaH\x00\x12\x33\n\x0ftool_call_delta\x18\x05 \x01(\x0b\x32\x18.octavo.v1.ToolCallDeltaH\x00\x12\'\n\x08\x66inished\x18\x06 \x01(\x0b\x32\x13.octavo.v1.FinishedH\x00\x12!\n\x05usage\x18\x07 \x01(\x0b\x32\x10.octavo.v1.UsageH\x00\x12\x39\n\x0fprompt_logprobs\x18\x08 \x01(\x0b\x32\x1e.octavo.v1.PromptLogprobsEventH\x00\x42\x07\n\x05\x65vent\"x\n\x07Started\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x15\n\rresume_handle\x18\x02 \x01(\x0c\x12\r\n\x05model\x18\x03 \x01(\t\x12\x19\n\x11num_prompt_tokens\x18\x04 \x01(\r\x12\x18\n\x10prompt_token_ids\x18\x05 \x03(\r\"\x8c\x01\n\x05\x44\x65lta\x12\x14\n\x0coutput_index\x18\x01 \x01(\r\x12\x10\n\x08position\x18\x02 \x01(\r\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x11\n\ttoken_ids\x18\x04 \x03(\r\x12\x12\n\nnum_tokens\x18\x05 \x01(\r\x12&\n\x08logprobs\x18\x06 \x03(\x0b\x32\x14.octavo.v1.TokenText\"I\n\tTokenText\x12-\n\x08logprobs\x18\x01 \x01(\x0b\x32\x1b.octavo.v1.PositionLogprobs\x12\r\n\x05texts\x18\x02 \x03(\x0c\">\n\x13PromptLogprobsEvent\x12\'\n\tpositions\x18\x01 \x03(\x0b\x32\x14.octavo.v1.TokenText\"F\n\x0eReasoningDelta\x12\x14\n\x0coutput_index\x18\x01 \x01(\r\x12\x10\n\x08position\x18\x02 \x01(\r\x12\x0c\n\x04text\x18\x03 \x01(\t\"}\n\rToolCallDelta\x12\x14\n\x0coutput_index\x18\x01 \x01(\r\x12\x10\n\x08position\x18\x02 \x01(\r\x12\x12\n\ncall_index\x18\x03 \x01(\r\x12\x0f\n\x07\x63\x61ll_id\x18\x04 \x01(\t\x12\x0c\n\x04name\x18\x05 \x01(\t\x12\x11\n\targuments\x18\x06 \x01(\t\"\x84\x01\n\x08\x46inished\x12\x14\n\x0coutput_index\x18\x01 \x01(\r\x12\'\n\x06reason\x18\x02 \x01(\x0e\x32\x17.octavo.v1.FinishReason\x12\x17\n\rstop_token_id\x18\x03 \x01(\rH\x00\x12\x15\n\x0bstop_string\x18\x04 \x01(\tH\x00\x42\t\n\x07matched2\xc5\x01\n\tInference\x12@\n\x08Generate\x12\x1a.octavo.v1.GenerateRequest\x1a\x16.octavo.v1.StreamEvent0\x01\x12\x38\n\x04\x43hat\x12\x16.octavo.v1.ChatRequest\x1a\x16.octavo.v1.StreamEvent0\x01\x12<\n\x06Resume\x12\x18.octavo.v1.ResumeRequest\x1a\x16.octavo.v1.StreamEvent0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19octavo/v1/inference.proto\x12\toctavo.v1\x1a\x16octavo/v1/common.proto\"\xef\x03\n\x11GenerationOptions\x12\r\n\x05model\x18\x01 \x01(\t\x12+\n\x08sampling\x18\x02 \x01(\x0b\x32\x19.octavo.v1.SamplingParams\x12\'\n\x04stop\x18\x03 \x01(\x0b\x32\x19.octavo.v1.StopConditions\x12\x0e\n\x01n\x18\x04 \x01(\rH\x00\x88\x01\x01\x12\x11\n\x04seed\x18\x05 \x01(\x04H\x01\x88\x01\x01\x12\x10\n\x08priority\x18\x06 \x01(\x05\x12\x12\n\nrequest_id\x18\x07 \x01(\t\x12\x18\n\x10return_token_ids\x18\x08 \x01(\x08\x12\x15\n\x08logprobs\x18\t \x01(\rH\x02\x88\x01\x01\x12\x1c\n\x0fprompt_logprobs\x18\n \x01(\rH\x03\x88\x01\x01\x12\x11\n\tbad_words\x18\x0b \x03(\t\x12 \n\x13skip_special_tokens\x18\x0c \x01(\x08H\x04\x88\x01\x01\x12#\n\x16truncate_prompt_tokens\x18\r \x01(\x05H\x05\x88\x01\x01\x12\x12\n\ncache_salt\x18\x0e \x01(\t\x12\x0c\n\x04\x65\x63ho\x18\x0f \x01(\x08\x42\x04\n\x02_nB\x07\n\x05_seedB\x0b\n\t_logprobsB\x12\n\x10_prompt_logprobsB\x16\n\x14_skip_special_tokensB\x19\n\x17_truncate_prompt_tokens\"\x84\x01\n\x0fGenerateRequest\x12-\n\x07options\x18\x01 \x01(\x0b\x32\x1c.octavo.v1.GenerationOptions\x12\x0e\n\x04text\x18\x02 \x01(\tH\x00\x12(\n\ttoken_ids\x18\x03 \x01(\x0b\x32\x13.octavo.v1.TokenIdsH\x00\x42\x08\n\x06prompt\"\xd8\x01\n\x0b\x43hatRequest\x12-\n\x07options\x18\x01 \x01(\x0b\x32\x1c.octavo.v1.GenerationOptions\x12(\n\x08messages\x18\x02 \x03(\x0b\x32\x16.octavo.v1.ChatMessage\x12\"\n\x15\x61\x64\x64_generation_prompt\x18\x03 \x01(\x08H\x00\x88\x01\x01\x12\x1e\n\x16\x63ontinue_final_message\x18\x04 \x01(\x08\x12\x12\n\ntools_json\x18\x05 \x01(\tB\x18\n\x16_add_generation_prompt\":\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\"P\n\rResumeRequest\x12\x15\n\rresume_handle\x18\x01 \x01(\x0c\x12(\n\x07\x63ursors\x18\x02 \x03(\x0b\x32\x17.octavo.v1.ResumeCursor\"N\n\x0cResumeCursor\x12\x14\n\x0coutput_index\x18\x01 \x01(\r\x12\x10\n\x08position\x18\x02 \x01(\r\x12\x16\n\x0enum_characters\x18\x03 \x01(\r\"\xeb\x02\n\x0bStreamEvent\x12\x17\n\x0fsequence_number\x18\x01 \x01(\x04\x12%\n\x07started\x18\x02 \x01(\x0b\x32\x12.octavo.v1.StartedH\x00\x12!\n\x05\x64\x65lta\x18\x03 \x01(\x0b\x32\x10.octavo.v1.DeltaH\x00\x12\x34\n\x0freasoning_delta\x18\x04 \x01(\x0b\x32\x19.octavo.v1.ReasoningDeltaH\x00\x12\x33\n\x0ftool_call_delta\x18\x05 \x01(\x0b\x32\x18.octavo.v1.ToolCallDeltaH\x00\x12\'\n\x08\x66inished\x18\x06 \x01(\x0b\x32\x13.octavo.v1.FinishedH\x00\x12!\n\x05usage\x18\x07 \x01(\x0b\x32\x10.octavo.v1.UsageH\x00\x12\x39\n\x0fprompt_logprobs\x18\x08 \x01(\x0b\x32\x1e.octavo.v1.PromptLogprobsEventH\x00\x42\x07\n\x05\x65vent\"x\n\x07Started\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x15\n\rresume_handle\x18\x02 \x01(\x0c\x12\r\n\x05model\x18\x03 \x01(\t\x12\x19\n\x11num_prompt_tokens\x18\x04 \x01(\r\x12\x18\n\x10prompt_token_ids\x18\x05 \x03(\r\"\x8c\x01\n\x05\x44\x65lta\x12\x14\n\x0coutput_index\x18\x01 \x01(\r\x12\x10\n\x08position\x18\x02 \x01(\r\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x11\n\ttoken_ids\x18\x04 \x03(\r\x12\x12\n\nnum_tokens\x18\x05 \x01(\r\x12&\n\x08logprobs\x18\x06 \x03(\x0b\x32\x14.octavo.v1.TokenText\"I\n\tTokenText\x12-\n\x08logprobs\x18\x01 \x01(\x0b\x32\x1b.octavo.v1.PositionLogprobs\x12\r\n\x05texts\x18\x02 \x03(\x0c\">\n\x13PromptLogprobsEvent\x12\'\n\tpositions\x18\x01 \x03(\x0b\x32\x14.octavo.v1.TokenText\"F\n\x0eReasoningDelta\x12\x14\n\x0coutput_index\x18\x01 \x01(\r\x12\x10\n\x08position\x18\x02 \x01(\r\x12\x0c\n\x04text\x18\x03 \x01(\t\"}\n\rToolCallDelta\x12\x14\n\x0coutput_index\x18\x01 \x01(\r\x12\x10\n\x08position\x18\x02 \x01(\r\x12\x12\n\ncall_index\x18\x03 \x01(\r\x12\x0f\n\x07\x63\x61ll_id\x18\x04 \x01(\t\x12\x0c\n\x04name\x18\x05 \x01(\t\x12\x11\n\targuments\x18\x06 \x01(\t\"\x84\x01\n\x08\x46inished\x12\x14\n\x0coutput_index\x18\x01 \x01(\r\x12\'\n\x06reason\x18\x02 \x01(\x0e\x32\x17.octavo.v1.FinishReason\x12\x17\n\rstop_token_id\x18\x03 \x01(\rH\x00\x12\x15\n\x0bstop_string\x18\x04 \x01(\tH\x00\x42\t\n\x07matched2\xc5\x01\n\tInference\x12@\n\x08Generate\x12\x1a.octavo.v1.GenerateRequest\x1a\x16.octavo.v1.StreamEvent0\x01\x12\x38\n\x04\x43hat\x12\x16.octavo.v1.ChatRequest\x1a\x16.octavo.v1.StreamEvent0\x01\x12<\n\x06Resume\x12\x18.octavo.v1.ResumeRequest\x1a\x16.octavo.v1.StreamEvent0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,27 +39,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CHATREQUEST']._serialized_start=698
   _globals['_CHATREQUEST']._serialized_end=914
   _globals['_CHATMESSAGE']._serialized_start=916
-  _globals['_CHATMESSAGE']._serialized_end=960
-  _globals['_RESUMEREQUEST']._serialized_start=962
-  _globals['_RESUMEREQUEST']._serialized_end=1042
-  _globals['_RESUMECURSOR']._serialized_start=1044
-  _globals['_RESUMECURSOR']._serialized_end=1122
-  _globals['_STREAMEVENT']._serialized_start=1125
-  _globals['_STREAMEVENT']._serialized_end=1488
-  _globals['_STARTED']._serialized_start=1490
-  _globals['_STARTED']._serialized_end=1610
-  _globals['_DELTA']._serialized_start=1613
-  _globals['_DELTA']._serialized_end=1753
-  _globals['_TOKENTEXT']._serialized_start=1755
-  _globals['_TOKENTEXT']._serialized_end=1828
-  _globals['_PROMPTLOGPROBSEVENT']._serialized_start=1830
-  _globals['_PROMPTLOGPROBSEVENT']._serialized_end=1892
-  _globals['_REASONINGDELTA']._serialized_start=1894
-  _globals['_REASONINGDELTA']._serialized_end=1964
-  _globals['_TOOLCALLDELTA']._serialized_start=1966
-  _globals['_TOOLCALLDELTA']._serialized_end=2091
-  _globals['_FINISHED']._serialized_start=2094
-  _globals['_FINISHED']._serialized_end=2226
-  _globals['_INFERENCE']._serialized_start=2229
-  _globals['_INFERENCE']._serialized_end=2426
+  _globals['_CHATMESSAGE']._serialized_end=974
+  _globals['_RESUMEREQUEST']._serialized_start=976
+  _globals['_RESUMEREQUEST']._serialized_end=1056
+  _globals['_RESUMECURSOR']._serialized_start=1058
+  _globals['_RESUMECURSOR']._serialized_end=1136
+  _globals['_STREAMEVENT']._serialized_start=1139
+  _globals['_STREAMEVENT']._serialized_end=1502
+  _globals['_STARTED']._serialized_start=1504
+  _globals['_STARTED']._serialized_end=1624
+  _globals['_DELTA']._serialized_start=1627
+  _globals['_DELTA']._serialized_end=1767
+  _globals['_TOKENTEXT']._serialized_start=1769
+  _globals['_TOKENTEXT']._serialized_end=1842
+  _globals['_PROMPTLOGPROBSEVENT']._serialized_start=1844
+  _globals['_PROMPTLOGPROBSEVENT']._serialized_end=1906
+  _globals['_REASONINGDELTA']._serialized_start=1908
+  _globals['_REASONINGDELTA']._serialized_end=1978
+  _globals['_TOOLCALLDELTA']._serialized_start=1980
+  _globals['_TOOLCALLDELTA']._serialized_end=2105
+  _globals['_FINISHED']._serialized_start=2108
+  _globals['_FINISHED']._serialized_end=2240
+  _globals['_INFERENCE']._serialized_start=2243
+  _globals['_INFERENCE']._serialized_end=2440
 # @@protoc_insertion_point(module_scope)

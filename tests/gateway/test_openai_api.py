@@ -94,7 +94,7 @@ async def test_every_field_of_a_chat_reaches_the_router(
                 {"role": "developer", "content": "Be short."},
                 {"role": "user", "content": [TEXT_PART, TEXT_PART]},
                 {"role": "assistant", "content": None},
-                {"role": "tool", "content": "c", "tool_call_id": "1"},
+                {"role": "user", "content": "c", "name": "Ada", "tool_calls": []},
             ],
             "temperature": 0.5,
             "top_p": 0.25,
@@ -133,9 +133,9 @@ async def test_every_field_of_a_chat_reaches_the_router(
     wanted = ChatRequest(
         messages=[
             ChatMessage(role="system", content="Be short."),
-            ChatMessage(role="user", content="aa"),
+            ChatMessage(role="user", content="a\na"),
             ChatMessage(role="assistant", content=""),
-            ChatMessage(role="tool", content="c"),
+            ChatMessage(role="user", content="c", name="Ada"),
         ],
         add_generation_prompt=False,
         continue_final_message=True,

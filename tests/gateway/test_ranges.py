@@ -67,6 +67,8 @@ def cases(field: str, words: dict[str, Any]) -> Iterator[tuple[Any, bool]]:
         elif word == "additionalProperties":
             limits = {key: value for key, value in limit.items() if key != "type"}
             yield from (({"1": value}, is_good) for value, is_good in cases(field, limits))
+        elif word == "not":
+            yield from ((limit["const"] + step, step != 0) for step in (-1, 0, 1))
         elif word != "propertyNames":
             yield from sized(field, word, limit)
 

@@ -9,32 +9,17 @@ import pytest
 
 from octavo.errors import InvalidArgument
 from octavo.gateway.limits import MAX_BODY_BYTES, MAX_HEADERS
-from octavo.gateway.openai_types import ChatBody, CompletionBody
-from octavo.gateway.router_requests import chat_requests, completion_requests
+from octavo.gateway.openai_types import CompletionBody
+from octavo.gateway.router_requests import completion_requests
 from tests.gateway.conftest import Gateway
 from tests.gateway.raw_http import RawConnection, connect
 
 COMPLETION_DECODER = msgspec.json.Decoder(CompletionBody)
-CHAT_DECODER = msgspec.json.Decoder(ChatBody)
-MESSAGES = [{"role": "user", "content": "Hello"}]
 
 
 def complete(**fields: Any) -> None:
     raw = msgspec.json.encode({"model": "m", "prompt": "a"} | fields)
     completion_requests(COMPLETION_DECODER.decode(raw), "")
-
-
-def chat_with(tools: list[object]) -> None:
-    raw = msgspec.json.encode({"model": "m", "messages": MESSAGES, "tools": tools})
-    chat_requests(CHAT_DECODER.decode(raw), "")
-
-
-def tool(num_bytes: int = 0) -> dict[str, Any]:
-    """Return a tool whose JSON has so many bytes."""
-    function = {"name": "f", "x": ""}
-    found = {"type": "function", "function": function}
-    function["x"] = "y" * (num_bytes - len(msgspec.json.encode(found)))
-    return found
 
 
 @pytest.mark.parametrize(
@@ -44,8 +29,6 @@ def tool(num_bytes: int = 0) -> dict[str, Any]:
         (16, lambda k: complete(prompt=["a"] * 4, n=k), "n"),
         (32, lambda k: complete(prompt=["a"] * 2, n=k), "n"),
         (5, lambda k: complete(echo=True, logprobs=k), "logprobs"),
-        (128, lambda k: chat_with([tool()] * k), "tools"),
-        (65_536, lambda k: chat_with([tool(k)]), "tools[0]"),
     ],
 )
 def test_a_body_has_its_limit(limit: int, check: Callable[[int], object], field: str) -> None:

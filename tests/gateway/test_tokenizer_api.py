@@ -32,6 +32,15 @@ async def test_a_prompt_or_a_conversation_becomes_token_ids(
     ]
 
 
+async def test_the_model_may_be_left_to_the_router(
+    gateway: Gateway, fake_router: FakeRouter
+) -> None:
+    for fields in ({}, {"model": None}, {"model": ""}):
+        answer = await gateway.http.post("/tokenize", json={"prompt": "a"} | fields)
+        assert answer.status_code == 200
+    assert fake_router.tokenizations == [TokenizeRequest(text="a")] * 3
+
+
 async def test_what_shapes_a_conversation_reaches_the_router(
     gateway: Gateway, fake_router: FakeRouter
 ) -> None:

@@ -122,7 +122,7 @@ def test_a_conversation_goes_through_the_chat_template(
 
 def test_messages_are_those_of_the_rest_api(llm: LLM, tokenizer: tokenizers.Tokenizer) -> None:
     parts = [{"type": "text", "text": "hel"}, {"type": "text", "text": "lo"}]
-    (plain,) = llm.chat([{"role": "system", "content": "hello"}], GREEDY)
+    (plain,) = llm.chat([{"role": "system", "content": "hel\nlo"}], GREEDY)
     (in_parts,) = llm.chat([{"role": "developer", "content": parts}], GREEDY)
     assert in_parts.prompt_token_ids == plain.prompt_token_ids
 

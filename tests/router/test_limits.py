@@ -84,7 +84,7 @@ def test_an_option_has_its_limit(
         (16 * 100, lambda k: validate_messages([text_of(5), text_of(k - 5)], MODEL), "messages"),
         (99, lambda k: check_fits_context(k, "prompt", MODEL), "prompt"),
         (128, lambda k: chat_with([{}] * k), "tools"),
-        (65_536, lambda k: chat_with([{"x": "y" * (k - len('[{"x": ""}]'))}]), "tools"),
+        (262_144, lambda k: chat_with([{"x": "y" * (k - len('[{"x": ""}]'))}]), "tools"),
         (64, lambda k: chat_with(nested(k)), "tools"),
     ],
 )

@@ -91,11 +91,21 @@ def test_what_cannot_be_gone_on_from_is_refused(request_: ChatRequest, field: st
     assert error.value.field == field
 
 
-@pytest.mark.parametrize("tools", ["[]", "{}", "[1]", "[", f"[{'{},' * 128}{{}}]", " " * 65_537])
+@pytest.mark.parametrize("tools", ["[]", "{}", "[1]", "[", f"[{'{},' * 128}{{}}]", " " * 262_145])
 def test_wrong_tools_are_refused(tools: str) -> None:
     with pytest.raises(InvalidArgument) as error:
         validate_chat(ChatRequest(messages=[USER], tools_json=tools), MODEL)
     assert error.value.field == "tools"
+
+
+def test_a_template_sees_names_where_there_are_some() -> None:
+    ada = ChatMessage(role="user", content="hi", name="Ada")
+    assert validate_messages([ada, USER], MODEL) == [
+        {"role": "user", "content": "hi", "name": "Ada"},
+        {"role": "user", "content": "hi"},
+    ]
+    with pytest.raises(InvalidArgument, match="messages has 1603 bytes"):
+        validate_messages([ada, ChatMessage(role="user", name="x" * 1598)], MODEL)
 
 
 def test_a_conversation_is_answered_unless_it_is_to_go_on() -> None:

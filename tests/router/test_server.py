@@ -146,6 +146,8 @@ async def test_models_are_listed_under_all_their_names(router: Router) -> None:
     found = await router.models.GetModel(models_pb2.GetModelRequest(model="alias"))
     assert (found.model.max_model_len, found.model.created_s) == (200, 1_700_000_000)
     assert "/" not in found.model.root
+    the_one = await router.models.GetModel(models_pb2.GetModelRequest())
+    assert the_one.model.id == MODEL
     with pytest.raises(grpc.aio.AioRpcError, match="'other' is not served here") as error:
         await router.models.GetModel(models_pb2.GetModelRequest(model="other"))
     assert error.value.code() == grpc.StatusCode.NOT_FOUND

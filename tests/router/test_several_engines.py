@@ -141,6 +141,15 @@ async def test_a_prompt_goes_where_its_prefix_is_cached(
     assert [await engines.place(router, PROMPT) for _ in range(3)] == [holder] * 3
 
 
+async def test_without_a_name_it_is_the_one_model_of_both(
+    router: Router, engines: TwoEngines
+) -> None:
+    call = router.inference.Generate(generate(model=""))
+    await engines.submitted()
+    assert (await call.read()).started.model == MODEL
+    call.cancel()
+
+
 async def test_prompts_without_a_prefix_go_to_both(router: Router, engines: TwoEngines) -> None:
     places = {await engines.place(router, f"{number} bottles") for number in range(4)}
     assert places == {0, 1}
@@ -236,6 +245,9 @@ async def test_each_name_is_listed_once_and_goes_to_its_engine(engines: TwoEngin
         error = await failure(router.inference.Generate(generate(model="third")))
         assert error.code() == grpc.StatusCode.NOT_FOUND
         assert "'other'" in error.details() and f"'{MODEL}'" in error.details()
+        error = await failure(router.inference.Generate(generate(model="")))
+        assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
+        assert "model is missing, and several are served" in error.details()
         await engines.end(1)
         while (error := await failure(router.inference.Generate(generate(model="other")))).code():
             if error.details().startswith("no scheduler of model 'other'"):

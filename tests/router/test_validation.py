@@ -116,6 +116,7 @@ def test_priorities_are_taken_where_the_scheduler_has_them() -> None:
         (lambda o: setattr(o, "logprobs", 21), "logprobs"),
         (lambda o: setattr(o, "prompt_logprobs", 6), "prompt_logprobs"),
         (lambda o: setattr(o, "truncate_prompt_tokens", 0), "truncate_prompt_tokens"),
+        (lambda o: setattr(o, "truncate_prompt_tokens", -2), "truncate_prompt_tokens"),
         (lambda o: setattr(o, "cache_salt", "é" * 33), "cache_salt"),
     ],
 )
@@ -125,6 +126,16 @@ def test_a_wrong_parameter_is_named(
     with pytest.raises(InvalidArgument, match=field) as error:
         validate_options(options(change), MODEL)
     assert error.value.field == field
+
+
+@pytest.mark.parametrize(("max_tokens", "kept"), [(None, 99), (30, 70), (100, 1), (1000, 1)])
+def test_minus_one_keeps_what_the_context_holds_beside_the_output(
+    max_tokens: int | None, kept: int
+) -> None:
+    wanted = GenerationOptions(truncate_prompt_tokens=-1)
+    if max_tokens is not None:
+        wanted.stop.max_tokens = max_tokens
+    assert validate_options(wanted, MODEL).truncate_prompt_tokens == kept
 
 
 def test_min_tokens_is_at_most_max_tokens() -> None:
