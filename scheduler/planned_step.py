@@ -30,6 +30,8 @@ class PlannedStep:
         sequences: those with work, in the order of the plan's columns.
         chunks: index into the columns → (num_new_tokens, needs_sample), where these are not the
             (1, 1) of a sequence that has nothing to catch up with.
+        num_prompt_tokens: tokens of these.
+        prompt_budget: the most that they may have; None until there is one of them.
         forks: (source, sibling) pairs; the siblings' rows come after the others in the result.
         rows, num_new_tokens, needs_sample: the plan's columns; set by `close`, like the next two.
         fork_rows: rows of the siblings.
@@ -55,11 +57,14 @@ class PlannedStep:
         self.readers: list[tuple[Block, Sequence]] = []
         self.voided: set[Sequence] = set()
         self.has_preempted = False
+        self.num_prompt_tokens = 0
+        self.prompt_budget: int | None = None
 
     def add(self, sequence: Sequence, num_new_tokens: int, *, needs_sample: bool) -> None:
         """Plan tokens of a sequence that may need more than one, or no sample."""
         if num_new_tokens != 1 or not needs_sample:
             self.chunks[len(self.sequences)] = (num_new_tokens, needs_sample)
+            self.num_prompt_tokens += num_new_tokens
         self.sequences.append(sequence)
 
     def grow(self, group: int, blocks: list[Block]) -> None:

@@ -3,7 +3,8 @@
 One rule: the computed tokens of each sequence catch up with those expected, as far as the step's
 budget goes; running sequences first, then waiting ones, both in the same order. A prompt, the rest
 of it, the next token, and everything anew after a preemption are all that rule. A token is sampled
-when the last expected one is computed.
+when the last expected one is computed. Beside rows that decode, those that catch up with more
+than one token share what step_cost.py allows.
 
 Progress: the first sequence in order whose reader does not stall never loses its blocks to another,
 so it ends; then the next one is first.
@@ -63,6 +64,10 @@ def _plan_sequence(
         return 0
     num_wanted = sequence.num_expected_tokens - sequence.num_computed_tokens
     num_new_tokens = min(num_wanted, budget)
+    if num_wanted > 1:
+        num_new_tokens = min(num_new_tokens, _prompt_tokens_left(state, step))
+        if not num_new_tokens:
+            return 0
     end = sequence.num_computed_tokens + num_new_tokens
     while not state.kv_cache.grow(sequence, end, step):
         victim = _choose_victim(state, sequence, step)
@@ -99,7 +104,8 @@ def _plan_waiting(state: SchedulerState, step: PlannedStep, budget: int, now_ns:
     """Give rows to waiting sequences, in order, until one does not fit; returns what is left."""
     num_sent_tokens = 0
     for sequence in state.waiting.snapshot():
-        if budget <= 0 or num_sent_tokens >= MAX_SENT_TOKENS:
+        num_allowed = min(budget, _prompt_tokens_left(state, step))
+        if num_allowed <= 0 or num_sent_tokens >= MAX_SENT_TOKENS:
             break
         if not _is_ready(state, sequence):
             continue
@@ -108,10 +114,27 @@ def _plan_waiting(state: SchedulerState, step: PlannedStep, budget: int, now_ns:
         _start(state, sequence, step, now_ns)
         num_sent_tokens += sequence.num_tokens
         num_wanted = sequence.num_expected_tokens - sequence.num_computed_tokens
-        num_new_tokens = min(num_wanted, budget)
+        num_new_tokens = min(num_wanted, num_allowed)
         _compute(state, sequence, num_new_tokens, step)
         budget -= num_new_tokens
     return budget
+
+
+def _prompt_tokens_left(state: SchedulerState, step: PlannedStep) -> int:
+    """Return how many more tokens the step has for sequences with more than one to compute."""
+    if step.prompt_budget is None:
+        num_decoding, num_behind = len(step.sequences), 0
+        for sequence in state.running.snapshot():
+            is_planned = sequence.last_step_id == step.step_id
+            if not is_planned and sequence.num_expected_tokens < sequence.token_limit:
+                is_behind = sequence.num_expected_tokens - sequence.num_computed_tokens > 1
+                num_behind += is_behind
+                num_decoding += not is_behind
+        num_waiting = num_behind + len(state.waiting)
+        step.prompt_budget = state.step_cost.prompt_budget(num_decoding, num_waiting)
+        if step.sequences and state.step_cost.wants_decoding_only(step.step_id):
+            step.prompt_budget = 0
+    return step.prompt_budget - step.num_prompt_tokens
 
 
 def _make_place(state: SchedulerState, sequence: Sequence, step: PlannedStep) -> bool:
@@ -181,7 +204,7 @@ def _fork(state: SchedulerState, source: Sequence, step: PlannedStep) -> None:
     """Let outputs of the request that have not begun share the prompt that the source completes.
 
     As many as there are rows for; the others find the prompt in the prefix cache later. None has
-    begun beside the source, because a prompt that is not completed takes the whole budget.
+    begun beside the source: a prompt that is not completed takes all that the step has for prompts.
     """
     for sibling in source.request.sequences:
         if not state.running.has_free_row:

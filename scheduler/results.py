@@ -31,6 +31,7 @@ def apply_result(state: SchedulerState, result: step_pb2.StepResult, now_ns: int
     step = state.in_flight[0]
     _check(step, result, state.config.vocab_size)
     state.in_flight.popleft()
+    state.step_cost.observe(step, result.timings)
     samplers: list[Sequence] = step.samplers
     in_row = step.in_row() if result.errors or result.prompt_logprobs else {}
     failed = {in_row[error.row]: error.message for error in result.errors}

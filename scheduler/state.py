@@ -18,6 +18,7 @@ from .planned_step import PlannedStep
 from .request import Request, Sequence, SequenceStatus
 from .request_table import RequestTable
 from .running_set import RunningSet
+from .step_cost import StepCost
 from .waiting_queue import WaitingQueue
 
 _LOST_TWICE = "The model failed twice while it computed this request, which is not tried again."
@@ -38,6 +39,7 @@ class SchedulerState:
         self.requests = RequestTable(config.max_num_queued_requests, config.max_num_queued_tokens)
         self.outputs = Outputs()
         self.stats = SchedulerStats()
+        self.step_cost = StepCost(config)
         self.in_flight: deque[PlannedStep] = deque()
 
     def last_step_in_flight(self, sequence: Sequence) -> PlannedStep | None:

@@ -37,6 +37,7 @@ class Driver:
         requests: by key.
         started: keys of requests that were planned.
         num_sampled: tokens in the results that were delivered.
+        step_ns, token_ns: what results say that steps took, and each token of them; 0: nothing.
     """
 
     def __init__(self, config: SchedulerConfig) -> None:
@@ -48,6 +49,7 @@ class Driver:
         self.requests: dict[bytes, OpenRequest] = {}
         self.started: set[bytes] = set()
         self.num_sampled = 0
+        self.step_ns = self.token_ns = 0
         self.now_ns = 1_000
         self._in_row: dict[int, tuple[bytes, int]] = {}
         self._in_flight: deque[list[tuple[bytes, int]]] = deque()
@@ -111,6 +113,7 @@ class Driver:
             self.plans.append(plan.SerializeToString())
             # Over the wire, as the worker gets it.
             result = self.worker.execute(step_pb2.StepPlan.FromString(self.plans[-1]), failing)
+            result.timings.forward_ns = self.step_ns + self.token_ns * sum(plan.num_new_tokens)
             self._note_failures(plan, result)
             self.results.append(result)
             self._in_flight.append([self._in_row[row] for row in result.row])

@@ -19,6 +19,7 @@ from hypothesis.stateful import (
 )
 
 from octavo.errors import InvalidArgument, Overloaded
+from octavo.scheduler import step_cost
 from octavo.scheduler.config import GroupConfig, SchedulerConfig
 from octavo.scheduler.results import BadResult
 from octavo.v1 import scheduling_pb2, step_pb2
@@ -40,7 +41,7 @@ configs = st.builds(
     ).map(tuple),
     max_model_len=st.integers(8, 40),
     max_num_seqs=st.integers(1, 6),
-    max_num_batched_tokens=st.integers(1, 16),
+    max_num_batched_tokens=st.integers(1, 16) | st.integers(8, 32),
     model_hash=st.just(b"model"),
     vocab_size=st.just(VOCAB_SIZE),
     policy=st.sampled_from(["fcfs", "priority"]),
@@ -238,6 +239,14 @@ class SchedulerMachine(RuleBasedStateMachine):
         if are_lost:
             self.applied += self.driver.lose_workers()
 
+    @rule(
+        step_ns=st.sampled_from([0, 1_000, 10**6, 10**12]),
+        token_ns=st.sampled_from([0, 1, 10**5, 10**9]),
+    )
+    def change_speed(self, step_ns: int, token_ns: int) -> None:
+        """The device tells other times, or none."""
+        self.driver.step_ns, self.driver.token_ns = step_ns, token_ns
+
     @rule(nanoseconds=st.integers(1, 10))
     def tick(self, nanoseconds: int) -> None:
         self.driver.now_ns += nanoseconds
@@ -274,8 +283,22 @@ def run(max_examples: int, num_steps: int) -> None:
     )
 
 
+@pytest.fixture
+def has_small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let prompts have single tokens of a step, and often none."""
+    monkeypatch.setattr(step_cost, "_MIN_PROMPT_TOKENS", 1)
+    monkeypatch.setattr(step_cost, "_MEASURED_EVERY", 3)
+
+
+@pytest.mark.usefixtures("has_small_steps")
 def test_any_sequence_of_events_keeps_streams_exact() -> None:
     run(max_examples=40, num_steps=40)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("has_small_steps")
+def test_many_sequences_of_events_and_small_steps_keep_streams_exact() -> None:
+    run(max_examples=300, num_steps=60)
 
 
 @pytest.mark.slow

@@ -1,0 +1,141 @@
+"""A scheduler on a device whose steps take a computed time; no clock, no sleep.
+
+seconds of a step = fixed + tokens · per_token + Σ (token · its context) · per_pair
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from octavo.scheduler.config import GroupConfig, SchedulerConfig
+from octavo.scheduler.scheduler import Scheduler
+from octavo.v1 import scheduling_pb2, step_pb2
+
+BLOCK_SIZE = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """Seconds; the defaults are about those of a model with 135M parameters on two cores."""
+
+    fixed_s: float = 6e-3
+    per_token_s: float = 0.55e-3
+    per_pair_s: float = 0.3e-6
+    free_tokens: int = 0
+    """While a step has no more, it takes no longer: what memory-bound devices do."""
+
+
+@dataclass
+class Simulation:
+    """Runs requests; one output each.
+
+    Attributes:
+        now_s: since the start.
+        token_times_s: key → when each of its tokens came.
+        chunks: number of prompt tokens in each step.
+    """
+
+    speed: Speed
+    max_num_batched_tokens: int = 512
+    is_overlapped: bool = True
+    slowdown: Callable[[int], float] = lambda step_id: 1.0
+    tells_times: bool = True
+    now_s: float = 0.0
+    token_times_s: dict[bytes, list[float]] = field(default_factory=dict)
+    submitted_s: dict[bytes, float] = field(default_factory=dict)
+    chunks: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.scheduler = Scheduler(
+            SchedulerConfig(
+                epoch=1,
+                block_size=BLOCK_SIZE,
+                kv_groups=(GroupConfig(num_blocks=8192),),
+                max_model_len=8192,
+                max_num_seqs=256,
+                max_num_batched_tokens=self.max_num_batched_tokens,
+                enable_prefix_caching=False,
+            )
+        )
+        self._rows: dict[int, tuple[bytes, int]] = {}
+        self._results: deque[step_pb2.StepResult] = deque()
+
+    def submit(self, num_prompt_tokens: int, max_tokens: int) -> bytes:
+        key = len(self.submitted_s).to_bytes(16, "little")
+        self.scheduler.submit(
+            scheduling_pb2.SubmitRequest(
+                request_key=key,
+                prompt_token_ids=[1] * num_prompt_tokens,
+                n=1,
+                seeds=[0],
+                max_tokens=max_tokens,
+            ),
+            self.now_ns,
+        )
+        self.submitted_s[key] = self.now_s
+        self.token_times_s[key] = []
+        return key
+
+    def run(self, until: Callable[[], bool]) -> None:
+        """Step until something is so, or nothing is left to do."""
+        depth = 2 if self.is_overlapped else 1
+        while not until():
+            plan = self.scheduler.schedule(self.now_ns)
+            if plan is not None:
+                self._results.append(self._execute(plan))
+            if self._results and (plan is None or len(self._results) == depth):
+                self.scheduler.update(self._results.popleft(), self.now_ns)
+            elif plan is None:
+                return
+
+    def run_to_end(self) -> None:
+        self.run(lambda: False)
+        assert self.scheduler.is_idle
+
+    @property
+    def now_ns(self) -> int:
+        return int(self.now_s * 1e9)
+
+    def ttft_s(self, key: bytes) -> float:
+        return self.token_times_s[key][0] - self.submitted_s[key]
+
+    def pauses_s(self, keys: list[bytes], start_s: float, end_s: float) -> list[float]:
+        """Return, sorted, the times between two tokens of the outputs, from those that end then."""
+        return sorted(
+            later - earlier
+            for key in keys
+            for earlier, later in zip(
+                self.token_times_s[key], self.token_times_s[key][1:], strict=False
+            )
+            if start_s < later <= end_s
+        )
+
+    def _execute(self, plan: step_pb2.StepPlan) -> step_pb2.StepResult:
+        for added in plan.added_rows:
+            self._rows[added.row] = added.request_key, 0
+        num_pairs = 0
+        for row, count in zip(plan.row, plan.num_new_tokens, strict=True):
+            key, position = self._rows[row]
+            num_pairs += count * position + count * count // 2
+            self._rows[row] = key, position + count
+        num_tokens = sum(plan.num_new_tokens)
+        self.chunks.append(sum(count for count in plan.num_new_tokens if count > 1))
+        seconds = (
+            self.speed.fixed_s
+            + max(num_tokens - self.speed.free_tokens, 0) * self.speed.per_token_s
+            + num_pairs * self.speed.per_pair_s
+        ) * self.slowdown(plan.step_id)
+        self.now_s += seconds
+        for row, sample in zip(plan.row, plan.needs_sample, strict=True):
+            if sample:
+                self.token_times_s[self._rows[row][0]].append(self.now_s)
+        timings = step_pb2.StepTimings(forward_ns=int(seconds * 1e9) if self.tells_times else 0)
+        return step_pb2.StepResult(
+            epoch=plan.epoch,
+            step_id=plan.step_id,
+            row=plan.row,
+            num_computed_tokens=plan.num_new_tokens,
+            num_tokens=plan.needs_sample,
+            token_ids=[1] * sum(plan.needs_sample),
+            timings=timings,
+        )
