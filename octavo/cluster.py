@@ -27,6 +27,7 @@ FLAGS = {
         "async_scheduling",
         "max_num_queued_requests",
         "vllm_metric_names",
+        "step_timeout_s",
         "drain_timeout_s",
     ),
     "worker": (

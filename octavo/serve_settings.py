@@ -61,6 +61,8 @@ class ServeSettings(ProcessSettings):
     """Seed of --load-format dummy."""
     cpu_threads: Count | None = None
     """Threads that compute; unset: one for each core."""
+    step_timeout_s: Seconds = 300.0
+    """Seconds in one phase of a step after which a worker counts as hung, and is replaced."""
     drain_timeout_s: Seconds = 30.0
     """Seconds that running requests have to finish when the server is told to stop."""
     revision: str | None = None

@@ -40,7 +40,10 @@ async def serve(settings: SchedulerSettings, report: StartupReport) -> None:
     servicer, registry = SchedulingServicer(), process_registry()
     times = StepTimes(registry)
     keys = curve_keys("--worker-endpoint", settings.worker_endpoint, settings)
-    with contextlib.closing(WorkerClient(settings.worker_endpoint, times, keys)) as workers:
+    client = WorkerClient(
+        settings.worker_endpoint, times, keys, step_timeout_s=settings.step_timeout_s
+    )
+    with contextlib.closing(client) as workers:
         async with _listening(settings.listen, servicer) as health:
             report.stage(f"listening on {settings.listen}")
             # Until the workers are ready there is nothing to drain: SIGTERM ends us at once.

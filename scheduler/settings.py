@@ -10,6 +10,9 @@ from octavo.transport import TransportSettings
 
 SchedulingPolicy = Literal["fcfs", "priority"]
 
+# A large model on a small machine takes a minute for a step of 512 tokens.
+STEP_TIMEOUT_S = 300.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class SchedulerSettings(TransportSettings):
@@ -35,6 +38,8 @@ class SchedulerSettings(TransportSettings):
     """Plan each step while the one before it runs."""
     max_num_queued_requests: Count = 1024
     """Requests that may wait; more are refused with RESOURCE_EXHAUSTED."""
+    step_timeout_s: Seconds = STEP_TIMEOUT_S
+    """Seconds in one phase of a step after which a worker counts as hung, and is replaced."""
     drain_timeout_s: Seconds = 30.0
     """Seconds that running requests have to finish after SIGTERM."""
     metrics_host: str = "127.0.0.1"

@@ -20,6 +20,8 @@ from octavo.v1 import step_pb2
 
 from .handshake import refusal
 from .metrics import StepTimes
+from .settings import STEP_TIMEOUT_S
+from .step_watch import StepWatch, seen
 from .worker_socket import WorkerSocket
 
 _MAX_FRAMES_PER_TURN = 64
@@ -46,8 +48,20 @@ class WorkerClient:
     Belongs to the event loop; the socket is read when it is readable, and never waited for.
     """
 
-    def __init__(self, endpoint: str, times: StepTimes, keys: CurveKeys | None = None) -> None:
-        """Bind; raises StartupError where that cannot be done, or would not be private."""
+    def __init__(
+        self,
+        endpoint: str,
+        times: StepTimes,
+        keys: CurveKeys | None = None,
+        *,
+        step_timeout_s: float = STEP_TIMEOUT_S,
+    ) -> None:
+        """Bind; raises StartupError where that cannot be done, or would not be private.
+
+        Args:
+            step_timeout_s: a worker that has work and stays in one phase for longer is lost.
+        """
+        self._watch = StepWatch(step_timeout_s)
         self._bound = WorkerSocket(endpoint, keys)
         self._socket = self._bound.socket
         self._times = times
@@ -90,6 +104,7 @@ class WorkerClient:
                 self._send(worker, frame)
         if self._lost is not None:
             raise self._lost
+        self._watch.plan_sent(time.monotonic())
         self._receive_later()
 
     async def result(self) -> step_pb2.StepResult:
@@ -153,7 +168,11 @@ class WorkerClient:
         match frame.WhichOneof("message"):
             case "heartbeat":
                 worker.heartbeat = frame.heartbeat
+                complaint = self._watch.complaint(frame.heartbeat, time.monotonic())
+                if complaint is not None:
+                    self._dismiss(worker, complaint)
             case "result" if frame.result.epoch == self.epoch:
+                self._watch.result_came(time.monotonic())
                 self._results.put_nowait(frame.result)
             case "plan_refused" if frame.plan_refused.epoch == self.epoch:
                 refused = frame.plan_refused
@@ -195,13 +214,8 @@ class WorkerClient:
         for worker in list(self._workers.values()):
             worker.silent_beats += 1
             if worker.silent_beats > LOST_AFTER_BEATS:
-                seen = worker.heartbeat
-                phase = step_pb2.WorkerPhase.Name(seen.phase).removeprefix("WORKER_PHASE_").lower()
-                self._lose(
-                    worker,
-                    f"silent for {LOST_AFTER_BEATS * BEAT_S:.0f} s; last seen {phase} for"
-                    f" {seen.phase_ns / 1e9:.1f} s after step {seen.last_step_id}",
-                )
+                silent_s = LOST_AFTER_BEATS * BEAT_S
+                self._lose(worker, f"silent for {silent_s:.0f} s; {seen(worker.heartbeat)}")
             else:
                 self._send(worker, frame)
         self._receive_later()
@@ -236,6 +250,7 @@ class WorkerClient:
             return
         del self._workers[key]
         self._is_whole.clear()
+        self._watch.forget()
         self._lost = WorkersLost(f"worker {_name(worker.ready)}: {reason}")
         self._results.put_nowait(self._lost)
         self._log.error("lost a worker", worker=_name(worker.ready), reason=reason)

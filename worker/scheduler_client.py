@@ -11,6 +11,7 @@ So heartbeats go on during a long forward pass, and the next plan is decoded whi
 import asyncio
 import contextlib
 import math
+import os
 import secrets
 import threading
 import time
@@ -32,6 +33,8 @@ from octavo.version import PROTOCOL_VERSION
 _READY_PERIOD_S = 0.1
 _CLOSING_MS = 200
 _CLOSE = b""
+_END_WITHIN_S = 5.0
+"""Seconds that a worker which was refused has to end by itself: its main thread may hang."""
 
 
 class SchedulerClient:
@@ -161,6 +164,7 @@ class _Link:
         self._results.connect(results_address)
         self._epoch = 0
         self._is_led = False
+        self._end_by_s = math.inf
         self.activity = (step_pb2.WORKER_PHASE_IDLE, 0, time.monotonic_ns())
         self.broken = BrokenFrames()
         self.num_stale = 0
@@ -190,6 +194,7 @@ class _Link:
                 self._beat()
                 left_s = BEAT_S if self._is_led else _READY_PERIOD_S
                 next_beat_s = time.monotonic() + left_s
+                self._end_if_hung()
             readable = dict(poller.poll(math.ceil(left_s * 1000)))
             if self._results in readable:
                 if (frame := self._results.recv()) == _CLOSE:
@@ -213,6 +218,12 @@ class _Link:
             phase_ns=time.monotonic_ns() - since_ns,
         )
         self._send(step_pb2.WorkerFrame(heartbeat=heartbeat).SerializeToString())
+
+    def _end_if_hung(self) -> None:
+        """End the process if the step loop does not hear that it has to; someone starts another."""
+        if time.monotonic() > self._end_by_s:
+            self._log.error("refused by the scheduler, and the step does not end: exiting")
+            os._exit(1)
 
     def _send(self, frame: bytes) -> None:
         try:
@@ -246,6 +257,7 @@ class _Link:
             case "welcome":
                 self._receive_welcome(frame.welcome)
             case "refused":
+                self._end_by_s = min(self._end_by_s, time.monotonic() + _END_WITHIN_S)
                 self.deliver(RefusedByScheduler(frame.refused.reason))
             case _:
                 self.broken.add(b"scheduler", "not a message that workers know")

@@ -52,6 +52,7 @@ def test_a_process_reads_what_serve_wrote(process: str) -> None:
         "enable_prefix_caching": False,
         "async_scheduling": False,
         "max_num_queued_requests": 7,
+        "step_timeout_s": 7.5,
         "drain_timeout_s": 8.5,
         "dtype": "float32",
         "load_format": "dummy",

@@ -96,8 +96,10 @@ class SocketWorker:
         await self.send(step_pb2.WorkerFrame(ready=self.ready))
         return (await self.receive_kind("refused")).refused.reason
 
-    async def beat(self, epoch: int, phase: step_pb2.WorkerPhase | None = None) -> None:
-        heartbeat = step_pb2.Heartbeat(epoch=epoch, phase=phase)
+    async def beat(
+        self, epoch: int, phase: step_pb2.WorkerPhase | None = None, phase_ns: int = 0
+    ) -> None:
+        heartbeat = step_pb2.Heartbeat(epoch=epoch, phase=phase, phase_ns=phase_ns)
         await self.send(step_pb2.WorkerFrame(heartbeat=heartbeat))
 
     async def next_plan(self) -> step_pb2.StepPlan:

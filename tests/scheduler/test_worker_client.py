@@ -124,6 +124,17 @@ async def test_a_long_step_is_no_silence(
         assert (await workers.result()).step_id == 1
 
 
+async def test_a_worker_that_hangs_is_lost_though_it_beats(endpoint: str) -> None:
+    with closing(WorkerClient(endpoint, TIMES, step_timeout_s=0.0)) as workers:
+        async with asyncio.timeout(TIMEOUT_S), joined(workers, endpoint) as worker:
+            workers.send(plan(1))
+            await worker.next_plan()
+            await worker.beat(1, step_pb2.WORKER_PHASE_FORWARD, phase_ns=10**9)
+            with pytest.raises(WorkersLost, match="worker 0-0: stuck for .* last seen forward"):
+                await workers.result()
+            assert "stuck" in (await worker.receive_kind("refused")).refused.reason
+
+
 async def test_a_worker_whose_connection_ends_is_lost(
     workers: WorkerClient, endpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -88,6 +88,22 @@ async def test_a_refused_worker_ends_with_the_reason(tmp_path: Path) -> None:
         assert "the scheduler refused this worker: protocol version: 1 here, 2 there" in lines[0]
 
 
+async def test_a_refused_worker_ends_though_its_step_hangs(tmp_path: Path) -> None:
+    hangs = "worker.before_step=delay:600"
+    async with worker(tmp_path, "--failpoints", hangs) as (scheduler, process):
+        await scheduler.welcome(epoch=1)
+        await scheduler.send(first_plan())
+        beat = step_pb2.Heartbeat()
+        while beat.phase != step_pb2.WORKER_PHASE_FORWARD:
+            beat = (await scheduler.receive("heartbeat")).heartbeat
+        refused = step_pb2.WorkerRefused(reason="stuck")
+        await scheduler.send(step_pb2.SchedulerFrame(refused=refused))
+        status, lines = await ended(process)
+        assert status == 1
+        assert len(lines) == 1
+        assert "refused by the scheduler, and the step does not end" in lines[0]
+
+
 async def test_a_failing_step_ends_the_worker_with_one_line(tmp_path: Path) -> None:
     async with worker(tmp_path, "--failpoints", "worker.before_step=raise") as (scheduler, process):
         await scheduler.welcome(epoch=1)
