@@ -1,0 +1,126 @@
+"""Makes a chart and the README's table of the measurements with peers.
+
+    python -m benchmarks.peers.plot
+
+writes benchmarks/results/peers.svg and prints the table, both from benchmarks/results/peers.json.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape
+
+import cyclopts
+
+from .comparisons import OURS
+from .results import DEFAULT_PATH, Rows, read
+
+_WIDTH, _LABEL_WIDTH, _VALUE_WIDTH = 720, 150, 110
+_BAR_HEIGHT, _BAR_STEP, _TITLE_STEP = 14, 18, 30
+_OURS_COLOUR, _THEIRS_COLOUR = "#0b6e99", "#b8bec4"
+_STYLE = "text{font:12px system-ui,sans-serif;fill:#24292f}.title{font-weight:600}"
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """The bars of one workload, which share a scale."""
+
+    title: str
+    speeds: dict[str, float]
+    """Engine → median tokens a second, fastest first."""
+
+
+def main(*, json_path: Path = DEFAULT_PATH, svg_path: Path | None = None) -> None:
+    """Write the chart and print the table.
+
+    Args:
+        json_path: what benchmarks.peers.run wrote.
+        svg_path: file for the chart; unset: beside the JSON.
+    """
+    rows = read(json_path)
+    (svg_path or json_path.with_suffix(".svg")).write_text(svg(charts(rows)))
+    print(table(rows))
+
+
+def charts(rows: Rows) -> list[Chart]:
+    """Return one chart for each workload; an engine's speed is the mean of its rows' medians."""
+    speeds: dict[str, dict[str, list[float]]] = {}
+    titles = {}
+    for row in rows.values():
+        of_workload = speeds.setdefault(row["workload"], {})
+        titles[row["workload"]] = f"{row['workload']}: {row['title']}, {row['unit']}"
+        for engine, speed in row["median_tokens_per_s"].items():
+            of_workload.setdefault(engine, []).append(speed)
+    return [
+        Chart(
+            titles[name],
+            dict(
+                sorted(
+                    ((engine, sum(each) / len(each)) for engine, each in of_workload.items()),
+                    key=lambda item: -item[1],
+                )
+            ),
+        )
+        for name, of_workload in sorted(speeds.items())
+    ]
+
+
+def svg(charts: list[Chart]) -> str:
+    height = sum(_TITLE_STEP + _BAR_STEP * len(chart.speeds) for chart in charts) + 10
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}">',
+        f"<style>{_STYLE}</style>",
+        f'<rect width="{_WIDTH}" height="{height}" fill="#fff"/>',
+    ]
+    y = 0
+    for chart in charts:
+        lines += _bars(chart, y)
+        y += _TITLE_STEP + _BAR_STEP * len(chart.speeds)
+    return "\n".join([*lines, "</svg>"]) + "\n"
+
+
+def _bars(chart: Chart, y: int) -> Iterator[str]:
+    yield f'<text class="title" x="8" y="{y + 20}">{escape(chart.title)}</text>'
+    longest = max(chart.speeds.values())
+    for i, (engine, speed) in enumerate(chart.speeds.items()):
+        top = y + _TITLE_STEP + i * _BAR_STEP
+        width = speed / longest * (_WIDTH - _LABEL_WIDTH - _VALUE_WIDTH)
+        colour = _OURS_COLOUR if engine.startswith(f"{OURS}:") else _THEIRS_COLOUR
+        yield (
+            f'<text x="{_LABEL_WIDTH - 8}" y="{top + 11}" text-anchor="end">{escape(engine)}</text>'
+        )
+        yield (
+            f'<rect x="{_LABEL_WIDTH}" y="{top}" width="{width:.1f}" height="{_BAR_HEIGHT}" '
+            f'rx="2" fill="{colour}"/>'
+        )
+        yield f'<text x="{_LABEL_WIDTH + width + 6:.1f}" y="{top + 11}">{_figure(speed)}</text>'
+
+
+def table(rows: Rows) -> str:
+    """Return Markdown: a line for each row of the file, with latencies where it was served."""
+    lines = ["| workload | Octavo | peer | ratio |", "|---|---|---|---|"]
+    for row in rows.values():
+        ours, theirs = row["ours"], row["theirs"]
+        cells = (
+            f"{row['workload']}: {row['title']}",
+            f"{ours.partition(':')[2]}: {_cell(row, ours)}",
+            f"{theirs.replace(':', ' ')}: {_cell(row, theirs)}",
+            f"**{row['ratio']:.2f} ×**",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cell(row: dict[str, Any], engine: str) -> str:
+    text = f"{_figure(row['median_tokens_per_s'][engine])} {row['unit']}"
+    ttft_ms = row["latencies_ms"].get(engine, {}).get("mean_ttft_ms")
+    return text if ttft_ms is None else f"{text}, TTFT {ttft_ms / 1000:.2f} s"
+
+
+def _figure(speed: float) -> str:
+    return f"{speed:,.0f}" if speed >= 100 else f"{speed:.1f}"
+
+
+if __name__ == "__main__":
+    cyclopts.run(main)
