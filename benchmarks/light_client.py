@@ -35,45 +35,63 @@ async def stream_all(
     Raises:
         StreamFailed: a stream had another number of tokens than `output_len`.
     """
-    requests = [_request(port, model, prompt, output_len) for prompt in prompts]
-    streams = await asyncio.gather(*(_stream(port, request) for request in requests))
+    opened = (open_stream(port, model, prompt, output_len) for prompt in prompts)
+    streams = await asyncio.gather(*opened)
     for stream in streams:
-        if stream.num_output_tokens != output_len:
-            raise StreamFailed(stream.tail.decode(errors="replace"))
+        await stream.finished(output_len)
     return Streamed(len(prompts) * output_len, sum(stream.num_events for stream in streams))
 
 
-class _Stream(asyncio.Protocol):
-    """One request and its answer, on a connection of its own."""
+class Stream(asyncio.Protocol):
+    """One request and its answer, on a connection of its own.
+
+    Attributes:
+        num_events: received so far.
+        arrivals_s: when data came, on the loop's clock; a server may send several events at once.
+        sent_s: when the request was sent.
+    """
 
     def __init__(self, request: bytes) -> None:
         self.num_events = 0
-        self.tail = b""
-        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.arrivals_s: list[float] = []
+        self.sent_s = 0.0
+        self._tail = b""
+        self._loop = asyncio.get_running_loop()
+        self._ended: asyncio.Future[None] = self._loop.create_future()
         self._request = request
 
     @property
     def num_output_tokens(self) -> int:
         """Tokens of the output, as the server counts them; 0 if it did not say."""
-        found = _NUM_OUTPUT_TOKENS.findall(self.tail)
+        found = _NUM_OUTPUT_TOKENS.findall(self._tail)
         return int(found[-1]) if found else 0
+
+    async def finished(self, output_len: int) -> None:
+        """Wait for the end; raises StreamFailed if it had another number of tokens."""
+        await self._ended
+        if self.num_output_tokens != output_len:
+            raise StreamFailed(self._tail.decode(errors="replace"))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.WriteTransport)
+        self.sent_s = self._loop.time()
         transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:
-        self.num_events += data.count(_EVENT)
-        self.tail = (self.tail + data)[-_TAIL_BYTES:]
+        if num_events := data.count(_EVENT):
+            self.num_events += num_events
+            self.arrivals_s.append(self._loop.time())
+        self._tail = (self._tail + data)[-_TAIL_BYTES:]
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.ended.set_result(None)
+        self._ended.set_result(None)
 
 
-async def _stream(port: int, request: bytes) -> _Stream:
+async def open_stream(port: int, model: str, prompt: Sequence[int], output_len: int) -> Stream:
+    """Post one prompt to /v1/completions of the server on `port`; return its stream at once."""
+    request = _request(port, model, prompt, output_len)
     loop = asyncio.get_running_loop()
-    _, stream = await loop.create_connection(lambda: _Stream(request), "127.0.0.1", port)
-    await stream.ended
+    _, stream = await loop.create_connection(lambda: Stream(request), "127.0.0.1", port)
     return stream
 
 
