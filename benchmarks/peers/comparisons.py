@@ -34,8 +34,8 @@ TABLE = (
     _line(
         "W7",
         1.0,
-        "octavo:bf16 octavo:int8 octavo:int4 octavo:q4_1 octavo:q4_0 octavo:q8_0 vllm:bf16 "
-        "transformers:bf16 llama.cpp:bf16 llama.cpp:q8_0 llama.cpp:q4_0 llama.cpp:q4_1",
+        "octavo:bf16 octavo:int8 octavo:int4 octavo:q4_1 octavo:q4_0 octavo:q8_0 "
+        "vllm:bf16 llama.cpp:bf16 llama.cpp:q8_0 llama.cpp:q4_0 llama.cpp:q4_1",
     ),
     _line("S1", 1.0, "octavo:bf16 octavo:int8 vllm:bf16"),
     _line("S16", 0.67, "octavo:bf16 octavo:int8 vllm:bf16"),
@@ -68,9 +68,9 @@ _PACES: Mapping[str, Pace] = {
 }
 _MANY_STREAMS = 8
 """From so many on, an engine is taken to decode as fast as it can."""
-_SERVED_SHARE = 0.45
+_SERVED_SHARE = 0.6
 """Of an engine's pace that is left when it is served."""
-_CLIENT_START_S = 10.0
+_CLIENT_START_S = 6.0
 _LLAMA_CPP_LOAD_S = 2.0
 
 
