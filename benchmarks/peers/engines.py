@@ -19,6 +19,10 @@ _LLAMA_CPP_MOST_SEQUENCES = 256
 class Engine(Protocol):
     """An engine in one number format. Started once, then paused but for its turns."""
 
+    @property
+    def warms_itself(self) -> bool:
+        """Whether each turn is a process that warms up before it measures."""
+
     def start(self) -> None: ...
 
     def run(self, workload: Workload, requests: Sequence[Request], seed: int) -> Run:
@@ -29,6 +33,8 @@ class Engine(Protocol):
 
 class DrivenEngine:
     """An engine whose offline API one of the drivers calls."""
+
+    warms_itself = False
 
     def __init__(
         self, command: Sequence[str], environment: Mapping[str, str], directory: Path
@@ -77,6 +83,8 @@ class LlamaCppBatch:
 
     It draws its own random prompts and times after its own warm-up; loading does not count.
     """
+
+    warms_itself = True
 
     def __init__(self, command: str, gguf: Path) -> None:
         self._command = command

@@ -33,6 +33,8 @@ _LATENCIES = ("mean_ttft_ms", "p99_ttft_ms", "mean_tpot_ms", "mean_itl_ms", "p99
 class Server:
     """A server that is started once, and paused while another is measured."""
 
+    warms_itself = False
+
     def __init__(
         self,
         command: Sequence[str],

@@ -78,6 +78,8 @@ class Session:
         return run
 
     def _warm_up(self, name: str) -> None:
+        if self._engines[name].warms_itself:
+            return
         workload = (_SERVED_WARM_UP if self._is_served else _WARM_UP).scaled(self._scale)
         requests = _requests(workload, _WARM_UP_SEED)
         self._engines[name].run(workload, requests, _WARM_UP_SEED)

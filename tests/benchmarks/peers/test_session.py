@@ -19,6 +19,8 @@ SERVED = ServedWorkload(name="S", concurrency=2, num_requests=4, input_len=8, ou
 class FakeEngine:
     """Makes all tokens but those that `lost_after` says."""
 
+    warms_itself = False
+
     def __init__(self, log: list[str], name: str, lost_after: int | None = None) -> None:
         self._log = log
         self._name = name
