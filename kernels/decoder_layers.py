@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .cpu import library
 from .kv_pages import KvPages
-from .linear import Layout, PackedWeight, linear
+from .linear import PackedWeight, linear
 from .paged_attention import paged_attention
 from .rms_norm import add_rms_norm, rms_norm
 from .rope_and_store_kv import rope_and_store_kv
@@ -161,12 +161,12 @@ class _Native:
     def of(decoder: DecoderLayers) -> "_Native | None":
         """None where not all of it runs in C++."""
         cpu = library.load_for(decoder.kv_cache[0].dtype)
-        has_panels = all(
-            packed.layout is Layout.PANELS
+        is_native = all(
+            packed.layout.is_native
             for layer in decoder.layers
             for packed in (layer.qkv_proj, layer.o_proj, layer.gate_up_proj, layer.down_proj)
         )
-        return _Native(decoder, cpu) if cpu and has_panels else None
+        return _Native(decoder, cpu) if cpu and is_native else None
 
     def run(self, residual: Tensor, tokens: PagedTokens) -> Tensor:
         num_tokens = len(residual)

@@ -5,7 +5,7 @@ out = x · weightᵀ
 
 import functools
 from dataclasses import dataclass
-from enum import Enum, auto
+from enum import IntEnum
 
 import torch
 from torch import Tensor
@@ -14,12 +14,23 @@ from torch.nn import functional as F
 from .cpu import library
 
 
-class Layout(Enum):
-    """How a packed weight lies in memory, and so which code multiplies by it."""
+class Layout(IntEnum):
+    """How a packed weight lies in memory, and so which code multiplies by it.
 
-    PANELS = auto()  # Our C++ kernel's.
-    ONEDNN = auto()
-    PLAIN = auto()  # As it was, in the dtype of the output.
+    Those of our C++ kernels have the numbers of ops.h; what INT8, Q8 and Q4 are stands in
+    quantized_weight.py.
+    """
+
+    PANELS = 0
+    INT8 = 1
+    Q8 = 2
+    Q4 = 3
+    ONEDNN = 4
+    PLAIN = 5  # As it was, in the dtype of the output.
+
+    @property
+    def is_native(self) -> bool:
+        return self not in (Layout.ONEDNN, Layout.PLAIN)
 
 
 @dataclass(frozen=True)
@@ -30,6 +41,7 @@ class PackedWeight:
     layout: Layout
     out_features: int
     in_features: int
+    in_dtype: torch.dtype
     out_dtype: torch.dtype
 
     @functools.cached_property
@@ -39,8 +51,9 @@ class PackedWeight:
             data=self.data.data_ptr(),
             out_features=self.out_features,
             in_features=self.in_features,
-            dtype=library.DTYPES[self.data.dtype],
+            dtype=library.DTYPES[self.in_dtype],
             out_dtype=library.DTYPES[self.out_dtype],
+            layout=self.layout,
         )
 
 
@@ -59,32 +72,32 @@ def pack_weight(weight: Tensor, out_dtype: torch.dtype | None = None) -> PackedW
             data = _panels(weight)
         case Layout.ONEDNN:
             data = torch.ops.mkldnn._reorder_linear_weight(weight, None)
-        case Layout.PLAIN:
+        case _:
             data = weight.to(out_dtype)
     out_features, in_features = weight.shape
-    return PackedWeight(data, layout, out_features, in_features, out_dtype)
+    return PackedWeight(data, layout, out_features, in_features, weight.dtype, out_dtype)
 
 
 def linear(x: Tensor, packed: PackedWeight) -> Tensor:
     """Multiply the rows of `x` by a packed weight.
 
-    The products are summed in float32. With panels, a row of the result has the same bits whatever
-    the number of rows or threads.
+    The products are summed in float32. With our own kernels, a row of the result has the same bits
+    whatever the number of rows or threads.
 
     Args:
-        x: [num_rows, in_features], contiguous, dtype of the weight.
+        x: [num_rows, in_features], contiguous, of packed.in_dtype.
     Returns:
         [num_rows, out_features], contiguous, in packed.out_dtype.
     """
     match packed.layout:
-        case Layout.PANELS:
-            return _linear_panels(x, packed)
         case Layout.ONEDNN:
             out = torch.ops.mkldnn._linear_pointwise(x, packed.data, None, "none", [], "")
             assert isinstance(out, Tensor)
             return out
         case Layout.PLAIN:
             return F.linear(x.to(packed.out_dtype), packed.data)
+        case _:
+            return _linear_native(x, packed)
 
 
 def linear_reference(x: Tensor, weight: Tensor, out_dtype: torch.dtype) -> Tensor:
@@ -125,8 +138,8 @@ def _panels(weight: Tensor) -> Tensor:
     return packed.view(-1, in_features // per_unit, width, per_unit)
 
 
-def _linear_panels(x: Tensor, packed: PackedWeight) -> Tensor:
-    assert x.is_contiguous() and x.dtype == packed.data.dtype, x.dtype
+def _linear_native(x: Tensor, packed: PackedWeight) -> Tensor:
+    assert x.is_contiguous() and x.dtype == packed.in_dtype, x.dtype
     assert x.dim() == 2 and x.shape[1] == packed.in_features, x.shape
     cpu = library.load()
     assert cpu is not None

@@ -26,6 +26,7 @@ class PackedWeight(ctypes.Structure):
         ("in_features", c_int64),
         ("dtype", c_int32),
         ("out_dtype", c_int32),
+        ("layout", c_int32),
     )
 
 

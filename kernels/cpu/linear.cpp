@@ -5,6 +5,7 @@
 
 #include "ops.h"
 #include "parallel.h"
+#include "quantized_linear.h"
 #include "tile.h"
 #include "vec.h"
 
@@ -79,6 +80,7 @@ extern "C" int64_t prefers_panels() {
 
 extern "C" void linear(const PackedWeight* weight, const void* x, void* out, int64_t num_rows) {
     const PackedWeight& w = *weight;
+    if (w.layout != Layout::PANELS) return quantized_linear(w, x, out, num_rows);
     with_dtype(w.out_dtype, [&](auto element) {
         auto* target = static_cast<decltype(element)*>(out);
         with_unit(w.dtype, [&](auto unit) {

@@ -4,11 +4,16 @@
 
 #include <cstdint>
 
-// A weight as kernels/linear.py packs it.
+// How a packed weight lies in memory: in panels of its own elements, see linear.cpp, or quantized, see
+// quantized_weight.h.
+enum class Layout : int32_t { PANELS = 0, INT8 = 1, Q8 = 2, Q4 = 3 };
+
+// A weight as kernels/linear.py packs it; `dtype` is that of the activations.
 struct PackedWeight {
     const void* data;
     int64_t out_features, in_features;
     int32_t dtype, out_dtype;
+    Layout layout;
 };
 
 extern "C" {

@@ -26,8 +26,14 @@ typedef float Vec __attribute__((vector_size(VEC * 4)));
 typedef int32_t VecI __attribute__((vector_size(VEC * 4)));
 typedef uint32_t VecU __attribute__((vector_size(VEC * 4)));
 typedef uint16_t VecHalf __attribute__((vector_size(VEC * 2)));
+typedef int16_t VecShort __attribute__((vector_size(VEC * 4)));
+typedef int8_t VecByte __attribute__((vector_size(VEC)));
 
 struct BFloat16 {
+    uint16_t bits;
+};
+
+struct Float16 {
     uint16_t bits;
 };
 
@@ -49,7 +55,8 @@ inline To bit_cast(From from) {
     return to;
 }
 
-inline Vec splat(float x) { return Vec{} + x; }
+// Subtracting a zero, unlike adding one, changes no number: compilers leave it out.
+inline Vec splat(float x) { return x - Vec{}; }
 
 // True lanes of a comparison are all ones.
 inline Vec select(VecI mask, Vec yes, Vec no) { return mask ? yes : no; }
@@ -90,6 +97,21 @@ inline Vec load(const float* p) { return load_bits<Vec>(p); }
 
 inline Vec load(const BFloat16* p) {
     return bit_cast<Vec>(__builtin_convertvector(load_bits<VecHalf>(p), VecU) << 16);
+}
+
+// Of finite numbers.
+inline Vec load(const Float16* p) {
+    const VecHalf half = load_bits<VecHalf>(p);
+#if defined(__AVX512F__)
+    return (Vec)_mm512_maskz_cvtph_ps(0xffff, (__m256i)half);
+#elif defined(__AVX2__) && defined(__F16C__)
+    return (Vec)_mm256_cvtph_ps((__m128i)half);
+#else
+    // The exponents' zeros are 112 apart.
+    const VecU bits = __builtin_convertvector(half, VecU);
+    const Vec magnitude = bit_cast<Vec>((bits & 0x7fff) << 13) * 0x1p112f;
+    return bit_cast<Vec>(bit_cast<VecU>(magnitude) | (bits & 0x8000) << 16);
+#endif
 }
 
 inline void store(float* p, Vec v) { memcpy(p, &v, sizeof v); }

@@ -1,0 +1,163 @@
+// Matrix product of activations and a quantized weight: both as bytes, sums of a group exact.
+//
+// The sums of one output over the groups of k are added in float32, in order.
+
+#include "quantized_linear.h"
+
+#include <memory>
+
+#include "parallel.h"
+#include "quantized_weight.h"
+
+namespace {
+
+// Bytes of a panel taken at a time, so that they stay in the L2 cache.
+constexpr int64_t SLAB_BYTES = 256 * 1024;
+// Rows taken at a time, so that their sums stay in the L1 cache beside the activations.
+constexpr int64_t BLOCK_ROWS = 96;
+// How far ahead of its use the weight is fetched.
+constexpr int64_t AHEAD_BYTES = 4096;
+
+struct Shape {
+    int64_t num_rows, out_features, groups_per_row;
+};
+
+// sums[ROWS][PANEL] += x[ROWS][..] * num_groups groups of a panel
+template <typename W, int ROWS>
+void multiply_tile(const typename W::X* x, int64_t x_stride, const uint8_t* groups,
+                   int64_t num_groups, float* sums) {
+    constexpr int UNITS = W::GROUP / 4;
+    for (int64_t g = 0; g < num_groups; ++g, ++x, groups += W::GROUP_BYTES) {
+        VecI products[ROWS][TILE_VECS];
+        for (int r = 0; r < ROWS; ++r) {
+            for (int v = 0; v < TILE_VECS; ++v) {
+                products[r][v] = VecI{} + W::first_sum(x[r * x_stride]);
+            }
+        }
+        for (int unit = 0; unit < UNITS; ++unit) {
+            VecU weight[TILE_VECS];
+            for (int v = 0; v < TILE_VECS; ++v) weight[v] = W::unit(groups, unit, v);
+            for (int r = 0; r < ROWS; ++r) {
+                const uint32_t unit_x = x[r * x_stride].units()[unit];
+                for (int v = 0; v < TILE_VECS; ++v) {
+                    products[r][v] = multiply_add_bytes(products[r][v], weight[v], unit_x);
+                }
+            }
+        }
+        if constexpr (ROWS == 1) {
+            for (int64_t byte = 0; byte < W::GROUP_BYTES; byte += 64) {
+                __builtin_prefetch(groups + AHEAD_BYTES + byte);
+            }
+        }
+        // The sums have no registers left: were the compiler to know where they are, it would try.
+        asm volatile("" : "+r"(sums));
+        for (int v = 0; v < TILE_VECS; ++v) {
+            const typename W::Scales scales(groups, v);
+            for (int r = 0; r < ROWS; ++r) {
+                float* sum = sums + r * PANEL + v * VEC;
+                store(sum, scales.add(load(sum), __builtin_convertvector(products[r][v], Vec),
+                                      x[r * x_stride]));
+            }
+        }
+    }
+}
+
+template <typename W>
+void multiply_rows(int64_t num_rows, const typename W::X* x, int64_t x_stride,
+                   const uint8_t* groups, int64_t num_groups, float* sums) {
+    constexpr decltype(&multiply_tile<W, 1>) TILE[TILE_ROWS + 1] = {
+        nullptr,
+        multiply_tile<W, 1>,
+        multiply_tile<W, 2>,
+        multiply_tile<W, 3>,
+        multiply_tile<W, 4>,
+        multiply_tile<W, 5>,
+        multiply_tile<W, 6>,
+    };
+    // Rows are shared out evenly, so that no tile is left with a single one.
+    const int64_t num_tiles = (num_rows + TILE_ROWS - 1) / TILE_ROWS;
+    for (int64_t tile = 0; tile < num_tiles; ++tile) {
+        const int64_t first = num_rows * tile / num_tiles;
+        const int64_t last = num_rows * (tile + 1) / num_tiles;
+        TILE[last - first](x + first * x_stride, x_stride, groups, num_groups, sums + first * PANEL);
+    }
+}
+
+// out[num_rows][features] = x * the features of a panel
+template <typename W, typename Out>
+void multiply_panel(const typename W::X* x, const uint8_t* panel, Out* out, int64_t num_rows,
+                    int64_t features, Shape shape) {
+    constexpr int64_t SLAB_GROUPS = SLAB_BYTES / W::GROUP_BYTES;
+    alignas(64) float sums[BLOCK_ROWS * PANEL];
+    std::fill_n(sums, num_rows * PANEL, 0.0f);
+    for (int64_t g = 0; g < shape.groups_per_row; g += SLAB_GROUPS) {
+        multiply_rows<W>(num_rows, x + g, shape.groups_per_row, panel + g * W::GROUP_BYTES,
+                         std::min(SLAB_GROUPS, shape.groups_per_row - g), sums);
+    }
+    const uint8_t* panel_end = panel + shape.groups_per_row * W::GROUP_BYTES;
+    for (int64_t r = 0; r < num_rows; ++r) {
+        float* row = sums + r * PANEL;
+        for (int64_t i = 0; i < PANEL; i += VEC) store(row + i, W::finish(load(row + i), panel_end, i));
+        for_each_vec(features, [&](int64_t i, auto, auto store) {
+            store(out + r * shape.out_features + i, load(row + i));
+        });
+    }
+}
+
+// Threads share the (panel, tile of rows) pairs, panel by panel, so that each reads few panels.
+template <typename W, typename Out>
+void multiply(const typename W::X* x, const uint8_t* panels, Out* out, Shape shape) {
+    const int64_t panel_bytes = shape.groups_per_row * W::GROUP_BYTES + W::PANEL_END_BYTES;
+    const int64_t num_panels = (shape.out_features + PANEL - 1) / PANEL;
+    const int64_t num_tiles = (shape.num_rows + TILE_ROWS - 1) / TILE_ROWS;
+    parallel_ranges(num_panels * num_tiles, 1, [&](int64_t begin, int64_t end) {
+        while (begin < end) {
+            const int64_t panel = begin / num_tiles, tile = begin % num_tiles;
+            const int64_t tiles = std::min({BLOCK_ROWS / TILE_ROWS, num_tiles - tile, end - begin});
+            const int64_t row = tile * TILE_ROWS;
+            multiply_panel<W>(x + row * shape.groups_per_row, panels + panel * panel_bytes,
+                              out + row * shape.out_features + panel * PANEL,
+                              std::min(tiles * TILE_ROWS, shape.num_rows - row),
+                              std::min<int64_t>(PANEL, shape.out_features - panel * PANEL), shape);
+            begin += tiles;
+        }
+    });
+}
+
+// Memory that a thread keeps from one product to the next.
+void* scratch(int64_t bytes) {
+    thread_local std::unique_ptr<char[]> memory;
+    thread_local int64_t size = 0;
+    if (size < bytes) {
+        memory.reset(new char[bytes]);
+        size = bytes;
+    }
+    return memory.get();
+}
+
+template <typename W>
+void quantize_and_multiply(const PackedWeight& weight, const void* x, void* out, int64_t num_rows) {
+    using X = typename W::X;
+    const Shape shape = {num_rows, weight.out_features, groups_of(weight.in_features, W::GROUP)};
+    auto* groups = static_cast<X*>(scratch(num_rows * shape.groups_per_row * sizeof(X)));
+    quantize_rows(x, weight.dtype, num_rows, weight.in_features, groups);
+    with_dtype(weight.out_dtype, [&](auto element) {
+        multiply<W>(groups, static_cast<const uint8_t*>(weight.data),
+                    static_cast<decltype(element)*>(out), shape);
+    });
+}
+
+}  // namespace
+
+void quantized_linear(const PackedWeight& weight, const void* x, void* out, int64_t num_rows) {
+    switch (weight.layout) {
+        case Layout::INT8:
+            return quantize_and_multiply<Int8Weight>(weight, x, out, num_rows);
+        case Layout::Q8:
+            return quantize_and_multiply<Q8Weight>(weight, x, out, num_rows);
+        case Layout::Q4:
+            return quantize_and_multiply<Q4Weight>(weight, x, out, num_rows);
+        case Layout::PANELS:
+            break;
+    }
+}

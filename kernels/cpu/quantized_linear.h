@@ -1,0 +1,6 @@
+#pragma once
+
+#include "ops.h"
+
+// `linear` for a weight whose layout is one of the quantized ones.
+void quantized_linear(const PackedWeight& weight, const void* x, void* out, int64_t num_rows);
