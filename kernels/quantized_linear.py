@@ -67,6 +67,19 @@ def quantize_rows_reference(x: Tensor, group_size: int) -> tuple[Tensor, Tensor]
     return values, scales.squeeze(2)
 
 
+def packed_bytes(layout: Layout, out_features: int, in_features: int) -> int:
+    """Return the size of a packed weight, but for what fills its last panel."""
+    group_size = x_group_size(layout)
+    num_groups = -(-in_features // group_size)
+    match layout:
+        case Layout.INT8:
+            return out_features * (num_groups * group_size + torch.float32.itemsize)
+        case Layout.Q8:
+            return out_features * num_groups * (group_size + torch.float16.itemsize)
+        case _:
+            return out_features * num_groups * (group_size // 2 + 2 * torch.float16.itemsize)
+
+
 def x_group_size(layout: Layout) -> int:
     return X_GROUP_SIZE if layout is Layout.INT8 else GROUP_SIZE
 

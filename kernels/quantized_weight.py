@@ -6,7 +6,7 @@ Sources: LLM.int8() (Dettmers et al., 2022) for one scale for each output; for g
 Q8_0, Q4_0 and Q4_1 (https://github.com/ggml-org/ggml).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -42,6 +42,11 @@ class QuantizedWeight:
         """Return what the numbers stand for, float32 [out_features, in_features]."""
         weight = self.values.float() * self._spread(self.scales)
         return weight if self.minimums is None else weight.add_(self._spread(self.minimums))
+
+    def with_rows(self, reorder: Callable[[Tensor], Tensor]) -> "QuantizedWeight":
+        """Return the weight with its rows as `reorder` puts those of a matrix."""
+        minimums = None if self.minimums is None else reorder(self.minimums)
+        return QuantizedWeight(self.layout, reorder(self.values), reorder(self.scales), minimums)
 
     def _spread(self, each: Tensor) -> Tensor:
         if self.layout is Layout.INT8:

@@ -32,6 +32,7 @@ FLAGS = {
     ),
     "worker": (
         "dtype",
+        "quantization",
         "load_format",
         "block_size",
         "max_model_len",

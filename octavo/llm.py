@@ -17,7 +17,7 @@ from pathlib import Path
 
 from octavo.scheduler.settings import SchedulerSettings
 from octavo.worker.loading import load_model_runner
-from octavo.worker.settings import Dtype, LoadFormat, WorkerSettings
+from octavo.worker.settings import Dtype, LoadFormat, Quantization, WorkerSettings
 
 from .errors import FailedPrecondition
 from .loop_thread import LoopThread
@@ -53,6 +53,7 @@ class LLM:
         *,
         revision: str | None = None,
         dtype: Dtype = "auto",
+        quantization: Quantization | None = None,
         load_format: LoadFormat = "auto",
         max_model_len: int | None = None,
         block_size: int = 16,
@@ -70,6 +71,7 @@ class LLM:
             model=str(resolve_model(model, revision=revision)),
             scheduler_endpoint="",
             dtype=dtype,
+            quantization=quantization,
             load_format=load_format,
             block_size=block_size,
             max_model_len=max_model_len,

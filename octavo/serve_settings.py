@@ -31,6 +31,8 @@ class ServeSettings(ProcessSettings):
     """Names that clients call the model by, the first in answers; unset: MODEL as given."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Type of weights and activations; auto chooses what this machine computes fast."""
+    quantization: Literal["int8", "int4", "gguf"] | None = None
+    """Weights in 8 or 4 bits, or, with gguf, as a GGUF file has them; unset: in the dtype."""
     load_format: Literal["auto", "safetensors", "gguf", "dummy"] = "auto"
     """How the weights are stored; dummy draws random ones and needs config.json only."""
     max_model_len: Count | None = None

@@ -1,14 +1,17 @@
-"""A checkpoint in one GGUF file: llama.cpp's names and layout, dequantized when read."""
+"""A checkpoint in one GGUF file: llama.cpp's names and layout; read as floats, or as it is."""
 
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from octavo.gguf_file import GGUFFile
+from octavo.gguf_file import GGUFFile, GGUFTensor
+from octavo.kernels.linear import Layout
+from octavo.kernels.quantized_weight import QuantizedWeight
 
 from .checkpoint import StoredTensor, sampled_file_hash
 from .dequantize import SUPPORTED_TYPES, dequantize
+from .gguf_blocks import LAYOUTS, quantized_weight
 from .models.config import ModelConfig
 
 _NAMES = {
@@ -52,17 +55,33 @@ class GGUFCheckpoint:
 
     def read(self, name: str, dtype: torch.dtype) -> Tensor:
         tensor = self._file.tensors[self._tensors[name].name]
+        weight = dequantize(self._raw(tensor), tensor.type, dtype).view(tensor.shape)
+        return self._in_our_order(name, weight)
+
+    def quantized_layout(self, name: str) -> Layout | None:
+        """Return what `read_quantized` would answer in; None where the type is not run as it is."""
+        stored = self._tensors.get(name)
+        return None if stored is None else LAYOUTS.get(self._file.tensors[stored.name].type)
+
+    def read_quantized(self, name: str) -> QuantizedWeight:
+        """Return a matrix in the numbers that the file has."""
+        tensor = self._file.tensors[self._tensors[name].name]
+        weight = quantized_weight(self._raw(tensor), tensor.type, tensor.shape[0])
+        return weight.with_rows(lambda rows: self._in_our_order(name, rows))
+
+    def content_hash(self) -> bytes:
+        return sampled_file_hash(self.path)
+
+    def _raw(self, tensor: GGUFTensor) -> Tensor:
         # A copy, because torch has no read-only tensors, and the mapped file is read-only.
-        raw = torch.from_numpy(self._file.read(tensor).copy())
-        weight = dequantize(raw, tensor.type, dtype).view(tensor.shape)
+        return torch.from_numpy(self._file.read(tensor).copy())
+
+    def _in_our_order(self, name: str, weight: Tensor) -> Tensor:
         if name.endswith("q_proj.weight"):
             return _pair_halves(weight, self._config.num_heads)
         if name.endswith("k_proj.weight"):
             return _pair_halves(weight, self._config.num_kv_heads)
         return weight
-
-    def content_hash(self) -> bytes:
-        return sampled_file_hash(self.path)
 
 
 def _hugging_face_name(name: str) -> str:

@@ -47,15 +47,16 @@ def load_model_runner(settings: WorkerSettings, report: StartupReport) -> ModelR
         torch.set_num_threads(settings.cpu_threads)
     config, checkpoint = open_model(settings)
     dtype = choose_dtype(settings.dtype)
-    limits = _limits(settings, config, dtype)
+    size = weights_bytes(config, checkpoint, dtype, settings.quantization)
+    limits = _limits(settings, config, dtype, size)
     (num_blocks,) = limits.num_blocks
-    ready = _describe(config, limits, dtype)
+    ready = _describe(config, limits, dtype, size)
     _warn_of_limits(settings, config, ready)
     report.stage(f"config: {config.num_layers} layers, context of {limits.max_model_len:,} tokens")
 
-    weights = load_weights(config, checkpoint, dtype)
+    weights = load_weights(config, checkpoint, dtype, settings.quantization)
     return_freed_memory()
-    report.stage(f"weights {weights_bytes(config, dtype) / 1e9:.2f} GB {_name(dtype)}")
+    report.stage(f"weights {size / 1e9:.2f} GB {settings.quantization or _name(dtype)}")
 
     kv_cache = allocate_kv_cache(config, num_blocks, limits.block_size, dtype)
     report.stage(
@@ -63,7 +64,7 @@ def load_model_runner(settings: WorkerSettings, report: StartupReport) -> ModelR
         f" {limits.block_size} tokens"
     )
 
-    ready.model_hash = model_hash(config, checkpoint, dtype)
+    ready.model_hash = model_hash(config, checkpoint, dtype, settings.quantization)
     ready.model_path = str(checkpoint.path.absolute())
     decoder = Decoder(config, weights, kv_cache.layers, limits.max_model_len)
     runner = ModelRunner(decoder, kv_cache, Rows(limits), ready)
@@ -78,9 +79,10 @@ def describe_worker(settings: WorkerSettings) -> tuple[ModelConfig, step_pb2.Wor
     Raises StartupError where the worker would.
     """
     _refuse_numbers_below_one(settings)
-    config, _ = open_model(settings)
+    config, checkpoint = open_model(settings)
     dtype = choose_dtype(settings.dtype)
-    return config, _describe(config, _limits(settings, config, dtype), dtype)
+    size = weights_bytes(config, checkpoint, dtype, settings.quantization)
+    return config, _describe(config, _limits(settings, config, dtype, size), dtype, size)
 
 
 def lowered_context(
@@ -108,6 +110,11 @@ def open_model(settings: WorkerSettings) -> tuple[ModelConfig, Checkpoint]:
         raise StartupError(
             f"{path}: is a {'directory' if is_directory else '.gguf file'}, which --load-format"
             f" {settings.load_format} does not read. Leave the flag out."
+        )
+    if settings.quantization == "gguf" and (is_directory or settings.load_format == "dummy"):
+        raise StartupError(
+            f"{path}: --quantization gguf runs the weights of a .gguf file as they are stored, and"
+            " these are not. Give int8 or int4, or leave the flag out."
         )
     if is_directory:
         config = ModelConfig.from_hf(
@@ -150,13 +157,15 @@ def _read_json(path: Path, default: dict[str, Any] | None = None) -> dict[str, A
     return value
 
 
-def _limits(settings: WorkerSettings, config: ModelConfig, dtype: torch.dtype) -> RowLimits:
+def _limits(
+    settings: WorkerSettings, config: ModelConfig, dtype: torch.dtype, size: int
+) -> RowLimits:
     """Choose the number of blocks, and the context: what was asked for, trained for, and fits."""
     block_size = settings.block_size
     bytes_per_block = block_bytes(config, block_size, dtype)
     num_blocks = settings.num_gpu_blocks_override or fitting_blocks(
         bytes_per_block,
-        settings.kv_cache_memory_bytes or default_kv_cache_bytes(weights_bytes(config, dtype)),
+        settings.kv_cache_memory_bytes or default_kv_cache_bytes(size),
     )
     check_kv_cache_fits(num_blocks, bytes_per_block)
     asked, trained = settings.max_model_len, config.max_position_embeddings
@@ -179,7 +188,9 @@ def _limits(settings: WorkerSettings, config: ModelConfig, dtype: torch.dtype) -
     )
 
 
-def _describe(config: ModelConfig, limits: RowLimits, dtype: torch.dtype) -> step_pb2.WorkerReady:
+def _describe(
+    config: ModelConfig, limits: RowLimits, dtype: torch.dtype, size: int
+) -> step_pb2.WorkerReady:
     """Say what model, device and limits there are to plan for."""
     (num_blocks,) = limits.num_blocks
     return step_pb2.WorkerReady(
@@ -192,7 +203,7 @@ def _describe(config: ModelConfig, limits: RowLimits, dtype: torch.dtype) -> ste
         eos_token_ids=config.eos_token_ids,
         device=describe_device(),
         memory=step_pb2.MemoryLedger(
-            weights_bytes=weights_bytes(config, dtype),
+            weights_bytes=size,
             kv_cache_bytes=num_blocks * block_bytes(config, limits.block_size, dtype),
             activations_bytes=_activations_bytes(config, limits, dtype),
         ),

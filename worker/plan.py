@@ -17,7 +17,7 @@ from octavo.v1.step_pb2 import WorkerReady
 
 from .loading import describe_worker, lowered_context
 from .memory import available_bytes, resident_bytes
-from .settings import Dtype, WorkerSettings
+from .settings import Dtype, Quantization, WorkerSettings
 
 _WIDTH = 80
 _LENGTHS = (512, 2048, 8192, 32_768, 131_072)
@@ -29,6 +29,8 @@ class PlanSettings:
 
     dtype: Dtype = "auto"
     """Type of weights and activations; auto chooses what this machine computes fast."""
+    quantization: Quantization | None = None
+    """Weights in 8 or 4 bits, or, with gguf, as a GGUF file has them; unset: in the dtype."""
     block_size: Count = 16
     """Tokens in a KV block."""
     max_model_len: Count | None = None
@@ -66,6 +68,7 @@ class Plan:
     model: str
     device: str
     dtype: str
+    quantization: str | None
     num_layers: int
     weights_bytes: int
     kv_cache_bytes: int
@@ -110,9 +113,11 @@ def make_plan(model: str, path: Path, settings: PlanSettings) -> Plan:
     worker_settings = WorkerSettings(
         model=str(path),
         scheduler_endpoint="",
-        # No weight is read: where they are missing the plan is the same.
-        load_format="dummy",
+        # No weight is read: where they are missing the plan is the same. Only a file's own types
+        # are looked up in it.
+        load_format="auto" if settings.quantization == "gguf" else "dummy",
         dtype=settings.dtype,
+        quantization=settings.quantization,
         block_size=settings.block_size,
         max_model_len=settings.max_model_len,
         max_num_seqs=settings.max_num_seqs,
@@ -134,6 +139,7 @@ def make_plan(model: str, path: Path, settings: PlanSettings) -> Plan:
         model=model,
         device=worker.device,
         dtype=worker.dtype,
+        quantization=settings.quantization,
         num_layers=config.num_layers,
         weights_bytes=memory.weights_bytes,
         kv_cache_bytes=memory.kv_cache_bytes,
@@ -169,7 +175,8 @@ def _lengths(max_model_len: int) -> list[int]:
 def _lines(plan: Plan) -> Iterator[str]:
     num_tokens = plan.num_blocks * plan.block_size
     at_start = plan.total_bytes - plan.kv_cache_bytes - plan.activations_bytes
-    yield f"{plan.model}: {plan.num_layers} layers in {plan.dtype} on {plan.device}"
+    numbers = f"{plan.dtype} and {plan.quantization}" if plan.quantization else plan.dtype
+    yield f"{plan.model}: {plan.num_layers} layers in {numbers} on {plan.device}"
     yield ""
     yield f"  weights      {_shown(plan.weights_bytes)}"
     yield (

@@ -8,6 +8,7 @@ from octavo.transport import TransportSettings
 
 Dtype = Literal["auto", "float32", "bfloat16"]
 LoadFormat = Literal["auto", "safetensors", "gguf", "dummy"]
+Quantization = Literal["int8", "int4", "gguf"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +23,8 @@ class WorkerSettings(TransportSettings):
     """Which device of the group this worker is."""
     dtype: Dtype = "auto"
     """Type of weights and activations; auto chooses what this machine computes fast."""
+    quantization: Quantization | None = None
+    """Weights in 8 or 4 bits, or, with gguf, as a GGUF file has them; unset: in the dtype."""
     load_format: LoadFormat = "auto"
     """How the weights are stored; dummy draws random ones and needs config.json only."""
     block_size: Count = 16

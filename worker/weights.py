@@ -8,15 +8,25 @@ import structlog
 import torch
 
 from octavo.kernels.decoder_layers import LayerWeights
-from octavo.kernels.linear import PackedWeight, pack_weight
 from octavo.startup import StartupError
 
 from .checkpoint import Checkpoint
 from .models.config import ModelConfig
 from .models.decoder import DecoderWeights
+from .quantization import MatrixReader
+from .settings import Quantization
 
 # Computed from the config here; some converters store them nevertheless.
 _DERIVED_SUFFIXES = ("rotary_emb.inv_freq", "rope_freqs.weight")
+
+# What LayerWeights stacks, by its names.
+_MATRICES = {
+    "qkv_proj": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "o_proj": ("self_attn.o_proj",),
+    "gate_up_proj": ("mlp.gate_proj", "mlp.up_proj"),
+    "down_proj": ("mlp.down_proj",),
+}
+_EMBEDDING = "model.embed_tokens.weight"
 
 _MOST_NAMES_LOGGED = 5
 
@@ -38,7 +48,7 @@ def expected_tensors(config: ModelConfig) -> dict[str, tuple[int, ...]]:
         "mlp.down_proj": (hidden, intermediate),
     }
     shapes: dict[str, tuple[int, ...]] = {
-        "model.embed_tokens.weight": (config.vocab_size, hidden),
+        _EMBEDDING: (config.vocab_size, hidden),
         "model.norm.weight": (hidden,),
     }
     if not config.tie_word_embeddings:
@@ -49,61 +59,84 @@ def expected_tensors(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def weights_bytes(config: ModelConfig, dtype: torch.dtype) -> int:
+def weights_bytes(
+    config: ModelConfig,
+    checkpoint: Checkpoint,
+    dtype: torch.dtype,
+    quantization: Quantization | None = None,
+) -> int:
     """Return the memory of the loaded weights; a tied head is packed, apart from the embedding."""
-    num_weights = sum(math.prod(shape) for shape in expected_tensors(config).values())
-    if config.tie_word_embeddings:
-        num_weights += config.vocab_size * config.hidden_size
-    return num_weights * dtype.itemsize
+    shapes = expected_tensors(config)
+    reader = MatrixReader(checkpoint, dtype, quantization)
+    matrices = [_head(config)]
+    for i in range(config.num_layers):
+        matrices += _layer_matrices(i).values()
+    num_others = math.prod(shapes[_EMBEDDING]) + sum(
+        shape[0] for shape in shapes.values() if len(shape) == 1
+    )
+    return num_others * dtype.itemsize + sum(
+        reader.num_bytes({name: shapes[name] for name in names}) for names in matrices
+    )
 
 
-def load_weights(config: ModelConfig, checkpoint: Checkpoint, dtype: torch.dtype) -> DecoderWeights:
-    """Read and pack all weights as `dtype`.
+def load_weights(
+    config: ModelConfig,
+    checkpoint: Checkpoint,
+    dtype: torch.dtype,
+    quantization: Quantization | None = None,
+) -> DecoderWeights:
+    """Read and pack all weights as `dtype`, the matrices of linear layers quantized if wished.
 
     Raises StartupError naming file and tensor if one is missing or has another shape or type than
     the model's config says.
     """
     _check(config, checkpoint)
-
-    def packed(*names: str) -> PackedWeight:
-        parts = [checkpoint.read(f"{name}.weight", dtype) for name in names]
-        return pack_weight(parts[0] if len(parts) == 1 else torch.cat(parts))
+    reader = MatrixReader(checkpoint, dtype, quantization)
 
     def layers() -> Iterator[LayerWeights]:
         for i in range(config.num_layers):
             layer = f"model.layers.{i}"
-            attention, mlp = f"{layer}.self_attn", f"{layer}.mlp"
             yield LayerWeights(
                 input_layernorm=checkpoint.read(f"{layer}.input_layernorm.weight", dtype),
-                qkv_proj=packed(
-                    f"{attention}.q_proj", f"{attention}.k_proj", f"{attention}.v_proj"
-                ),
-                o_proj=packed(f"{attention}.o_proj"),
                 post_attention_layernorm=checkpoint.read(
                     f"{layer}.post_attention_layernorm.weight", dtype
                 ),
-                gate_up_proj=packed(f"{mlp}.gate_proj", f"{mlp}.up_proj"),
-                down_proj=packed(f"{mlp}.down_proj"),
+                **{name: reader.read(parts) for name, parts in _layer_matrices(i).items()},
             )
 
-    embed_tokens = checkpoint.read("model.embed_tokens.weight", dtype)
-    head = embed_tokens if config.tie_word_embeddings else checkpoint.read("lm_head.weight", dtype)
     return DecoderWeights(
-        embed_tokens=embed_tokens,
+        embed_tokens=checkpoint.read(_EMBEDDING, dtype),
         layers=tuple(layers()),
         norm=checkpoint.read("model.norm.weight", dtype),
-        lm_head=pack_weight(head, out_dtype=torch.float32),
+        lm_head=reader.read(_head(config), out_dtype=torch.float32),
     )
 
 
-def model_hash(config: ModelConfig, checkpoint: Checkpoint, dtype: torch.dtype) -> bytes:
+def _head(config: ModelConfig) -> tuple[str, ...]:
+    return (_EMBEDDING if config.tie_word_embeddings else "lm_head.weight",)
+
+
+def _layer_matrices(layer: int) -> dict[str, tuple[str, ...]]:
+    """Return the matrices that each of LayerWeights' is made of."""
+    return {
+        name: tuple(f"model.layers.{layer}.{part}.weight" for part in parts)
+        for name, parts in _MATRICES.items()
+    }
+
+
+def model_hash(
+    config: ModelConfig,
+    checkpoint: Checkpoint,
+    dtype: torch.dtype,
+    quantization: Quantization | None = None,
+) -> bytes:
     """Return 16 bytes that are equal for workers whose KV is interchangeable.
 
     BLAKE2b over the checkpoint's content (see `sampled_file_hash`; names of files do not count),
-    the model's config and the dtype.
+    the model's config, the dtype and the quantization.
     """
     digest = blake2b(checkpoint.content_hash(), digest_size=16)
-    digest.update(f"{config!r} {dtype}".encode())
+    digest.update(f"{config!r} {dtype} {quantization}".encode())
     return digest.digest()
 
 

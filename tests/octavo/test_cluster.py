@@ -55,6 +55,7 @@ def test_a_process_reads_what_serve_wrote(process: str) -> None:
         "step_timeout_s": 7.5,
         "drain_timeout_s": 8.5,
         "dtype": "float32",
+        "quantization": "int8",
         "load_format": "dummy",
         "block_size": 9,
         "kv_cache_memory_bytes": 10,

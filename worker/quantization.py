@@ -1,0 +1,67 @@
+"""The numbers that a model's matrices are kept and multiplied in, as `--quantization` says."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from octavo.kernels.linear import Layout, PackedWeight, pack_weight
+from octavo.kernels.quantized_linear import pack_quantized_weight, packed_bytes
+from octavo.kernels.quantized_weight import quantize_int4, quantize_int8, stack_quantized
+
+from .checkpoint import Checkpoint
+from .gguf_checkpoint import GGUFCheckpoint
+from .settings import Quantization
+
+_QUANTIZE = {Layout.INT8: quantize_int8, Layout.Q4: quantize_int4}
+
+
+class MatrixReader:
+    """Reads a checkpoint's matrices as linear layers take them."""
+
+    def __init__(
+        self, checkpoint: Checkpoint, dtype: torch.dtype, quantization: Quantization | None
+    ) -> None:
+        """`dtype` is that of the activations, and of what is not quantized."""
+        self._checkpoint = checkpoint
+        self._dtype = dtype
+        self._quantization = quantization
+
+    def read(self, names: Sequence[str], out_dtype: torch.dtype | None = None) -> PackedWeight:
+        """Return matrices, one below the other, as one weight that answers in `out_dtype`."""
+        layout = self._layout(names)
+        if layout is None:
+            parts = [self._checkpoint.read(name, self._dtype) for name in names]
+            return pack_weight(parts[0] if len(parts) == 1 else torch.cat(parts), out_dtype)
+        if self._quantization == "gguf":
+            assert isinstance(self._checkpoint, GGUFCheckpoint)
+            quantized = [self._checkpoint.read_quantized(name) for name in names]
+        else:
+            quantize = _QUANTIZE[layout]
+            quantized = [quantize(self._checkpoint.read(name, torch.float32)) for name in names]
+        return pack_quantized_weight(stack_quantized(quantized), self._dtype, out_dtype)
+
+    def num_bytes(self, shapes: Mapping[str, tuple[int, ...]]) -> int:
+        """Return the memory that `read` takes for the matrices of these names and shapes."""
+        layout = self._layout(tuple(shapes))
+        if layout is None:
+            return sum(math.prod(shape) for shape in shapes.values()) * self._dtype.itemsize
+        return sum(packed_bytes(layout, *shape) for shape in shapes.values())
+
+    def _layout(self, names: Sequence[str]) -> Layout | None:
+        """Return how the matrices are quantized; None: not at all.
+
+        A GGUF file's types that no kernel multiplies by, and different ones that lie in one
+        weight, become floating point.
+        """
+        match self._quantization:
+            case "int8":
+                return Layout.INT8
+            case "int4":
+                return Layout.Q4
+            case "gguf":
+                assert isinstance(self._checkpoint, GGUFCheckpoint)
+                layouts = {self._checkpoint.quantized_layout(name) for name in names}
+                return layouts.pop() if len(layouts) == 1 else None
+            case None:
+                return None
