@@ -63,8 +63,8 @@ def quantize_rows_reference(x: Tensor, group_size: int) -> tuple[Tensor, Tensor]
     ranges = groups.abs().amax(dim=2, keepdim=True)
     is_zero = ranges < _SMALLEST
     values = (groups * torch.where(is_zero, 0.0, _LARGEST / ranges)).round()
-    scales = torch.where(is_zero, 0.0, ranges / _LARGEST) + (groups * 0).sum(dim=2, keepdim=True)
-    return values, scales.squeeze(2)
+    scales = torch.where(is_zero, 0.0, ranges * (1 / _LARGEST)).squeeze(2)
+    return values, scales + (groups * 0).sum(dim=2)
 
 
 def packed_bytes(layout: Layout, out_features: int, in_features: int) -> int:

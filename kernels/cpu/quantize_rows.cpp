@@ -9,35 +9,26 @@ constexpr float LARGEST = 127.0f;
 // Groups of smaller numbers count as zeros: the inverse of their scale might overflow.
 constexpr float SMALLEST = 1e-30f;
 
-inline Vec abs(Vec x) { return bit_cast<Vec>(bit_cast<VecU>(x) & 0x7fffffff); }
-
-// Rounds to the nearest whole number, to the even one if two are as near.
-inline VecI round(Vec x) {
-    const Vec magic = splat(12582912.0f);  // 1.5 * 2^23
-    return bit_cast<VecI>(x + magic) - bit_cast<VecI>(magic);
-}
-
 template <int SIZE>
 void quantize_group(const Vec (&x)[SIZE / VEC], QuantizedGroup<SIZE>& group) {
-    Vec largest = {}, not_finite = {};
-    for (const Vec& part : x) {
-        largest = max(abs(part), largest);
-        not_finite += part * 0.0f;
-    }
-    const float range = max(largest);
-    const float inverse = range < SMALLEST ? 0.0f : LARGEST / range;
-    VecI total = {};
+    // Without their signs, numbers are in the order of their bits, and what is not finite comes last.
+    VecI magnitudes = {};
+    for (const Vec& part : x) magnitudes = max(magnitudes, bit_cast<VecI>(part) & 0x7fffffff);
+    const float range = bit_cast<float>(max(magnitudes));
+    const bool is_zero = range < SMALLEST;
+    const float inverse = is_zero ? 0.0f : LARGEST / range;
+    // Adding it rounds to the nearest whole number, which the last bits then are.
+    const Vec magic = splat(12582912.0f);  // 1.5 * 2^23
+    VecU totals = {};
     for (int i = 0; i < SIZE / VEC; ++i) {
-        const VecI rounded = round(x[i] * inverse);
-        total += rounded;
-        const auto bytes = __builtin_convertvector(rounded, VecByte);
-        memcpy(group.values + i * VEC, &bytes, sizeof bytes);
+        const VecU rounded = bit_cast<VecU>(x[i] * inverse + magic);
+        totals += rounded - bit_cast<VecU>(magic);
+        store(group.values + i * VEC, rounded);
     }
-    int32_t values_sum = 0;
-    for (int lane = 0; lane < VEC; ++lane) values_sum += total[lane];
-    group.scale = (range < SMALLEST ? 0.0f : range / LARGEST) + sum(not_finite);
-    group.sum = group.scale * values_sum;
-    group.offset = -128 * values_sum;
+    const int32_t total = sum(bit_cast<VecI>(totals));
+    group.scale = is_zero ? 0.0f : range * (1 / LARGEST) + (range - range);
+    group.sum = group.scale * total;
+    group.offset = -128 * total;
 }
 
 template <int SIZE, typename T>

@@ -15,8 +15,6 @@ namespace {
 constexpr int64_t SLAB_BYTES = 256 * 1024;
 // Rows taken at a time, so that their sums stay in the L1 cache beside the activations.
 constexpr int64_t BLOCK_ROWS = 96;
-// How far ahead of its use the weight is fetched.
-constexpr int64_t AHEAD_BYTES = 4096;
 
 struct Shape {
     int64_t num_rows, out_features, groups_per_row;
@@ -42,11 +40,6 @@ void multiply_tile(const typename W::X* x, int64_t x_stride, const uint8_t* grou
                 for (int v = 0; v < TILE_VECS; ++v) {
                     products[r][v] = multiply_add_bytes(products[r][v], weight[v], unit_x);
                 }
-            }
-        }
-        if constexpr (ROWS == 1) {
-            for (int64_t byte = 0; byte < W::GROUP_BYTES; byte += 64) {
-                __builtin_prefetch(groups + AHEAD_BYTES + byte);
             }
         }
         // The sums have no registers left: were the compiler to know where they are, it would try.
@@ -96,10 +89,9 @@ void multiply_panel(const typename W::X* x, const uint8_t* panel, Out* out, int6
     }
     const uint8_t* panel_end = panel + shape.groups_per_row * W::GROUP_BYTES;
     for (int64_t r = 0; r < num_rows; ++r) {
-        float* row = sums + r * PANEL;
-        for (int64_t i = 0; i < PANEL; i += VEC) store(row + i, W::finish(load(row + i), panel_end, i));
         for_each_vec(features, [&](int64_t i, auto, auto store) {
-            store(out + r * shape.out_features + i, load(row + i));
+            store(out + r * shape.out_features + i,
+                  W::finish(load(sums + r * PANEL + i), panel_end, i));
         });
     }
 }

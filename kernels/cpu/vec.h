@@ -76,6 +76,7 @@ inline Vec fma(Vec a, Vec b, Vec c) {
 }
 
 inline Vec max(Vec a, Vec b) { return select(a > b, a, b); }
+inline VecI max(VecI a, VecI b) { return a > b ? a : b; }
 
 // Lanes of two vectors by number: from 0 those of a, from VEC those of b.
 #ifdef __clang__
@@ -95,8 +96,16 @@ inline V load_bits(const T* p) {
 
 inline Vec load(const float* p) { return load_bits<Vec>(p); }
 
+inline VecU widen(VecHalf half) {
+#ifdef __AVX512F__
+    return (VecU)_mm512_maskz_cvtepu16_epi32(0xffff, (__m256i)half);
+#else
+    return __builtin_convertvector(half, VecU);
+#endif
+}
+
 inline Vec load(const BFloat16* p) {
-    return bit_cast<Vec>(__builtin_convertvector(load_bits<VecHalf>(p), VecU) << 16);
+    return bit_cast<Vec>(widen(load_bits<VecHalf>(p)) << 16);
 }
 
 // Of finite numbers.
@@ -108,13 +117,26 @@ inline Vec load(const Float16* p) {
     return (Vec)_mm256_cvtph_ps((__m128i)half);
 #else
     // The exponents' zeros are 112 apart.
-    const VecU bits = __builtin_convertvector(half, VecU);
+    const VecU bits = widen(half);
     const Vec magnitude = bit_cast<Vec>((bits & 0x7fff) << 13) * 0x1p112f;
     return bit_cast<Vec>(bit_cast<VecU>(magnitude) | (bits & 0x8000) << 16);
 #endif
 }
 
 inline void store(float* p, Vec v) { memcpy(p, &v, sizeof v); }
+
+// The last byte of each lane.
+inline void store(int8_t* p, VecU v) {
+#if defined(__AVX512F__)
+    const auto bytes = _mm512_maskz_cvtepi32_epi8(0xffff, (__m512i)v);
+#elif defined(__AVX2__)
+    const auto halves = _mm256_shuffle_epi8((__m256i)v, _mm256_set1_epi32(0x0c080400));
+    const int32_t bytes[] = {_mm256_extract_epi32(halves, 0), _mm256_extract_epi32(halves, 4)};
+#else
+    const auto bytes = __builtin_convertvector(v, VecByte);
+#endif
+    memcpy(p, &bytes, sizeof bytes);
+}
 
 inline void store(BFloat16* p, Vec v) {
 #ifdef __AVX512BF16__
@@ -163,19 +185,24 @@ inline void for_each_vec(int64_t size, Body body) {
 
 // -- Reductions: neighbours half a vector apart, then a quarter, and so on. ------------------------
 
-template <int HALF = VEC / 2, typename Combine, int... LANE>
-inline float reduce(Vec v, Combine combine, std::integer_sequence<int, LANE...> lanes) {
+template <int HALF = VEC / 2, typename V, typename Combine, int... LANE>
+inline auto reduce(V v, Combine combine, std::integer_sequence<int, LANE...> lanes) {
     v = combine(v, SHUFFLE(v, v, (LANE ^ HALF)...));
-    if constexpr (HALF > 1) return reduce<HALF / 2>(v, combine, lanes);
-    return v[0];
+    if constexpr (HALF > 1) {
+        return reduce<HALF / 2>(v, combine, lanes);
+    } else {
+        return v[0];
+    }
 }
 
-inline float sum(Vec v) {
-    return reduce(v, [](Vec a, Vec b) { return a + b; }, std::make_integer_sequence<int, VEC>());
+template <typename V>
+inline auto sum(V v) {
+    return reduce(v, [](V a, V b) { return a + b; }, std::make_integer_sequence<int, VEC>());
 }
 
-inline float max(Vec v) {
-    return reduce(v, [](Vec a, Vec b) { return max(a, b); }, std::make_integer_sequence<int, VEC>());
+template <typename V>
+inline auto max(V v) {
+    return reduce(v, [](V a, V b) { return max(a, b); }, std::make_integer_sequence<int, VEC>());
 }
 
 // -- Transposition of a VEC x VEC square, by swapping its off-diagonal quarters, and theirs. --------
