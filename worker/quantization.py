@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 
@@ -11,6 +12,7 @@ from octavo.kernels.quantized_weight import quantize_int4, quantize_int8, stack_
 
 from .checkpoint import Checkpoint
 from .gguf_checkpoint import GGUFCheckpoint
+from .huge_pages import HugePages
 from .settings import Quantization
 
 _QUANTIZE = {Layout.INT8: quantize_int8, Layout.Q4: quantize_int4}
@@ -26,9 +28,23 @@ class MatrixReader:
         self._checkpoint = checkpoint
         self._dtype = dtype
         self._quantization = quantization
+        self._pages = HugePages()
 
     def read(self, names: Sequence[str], out_dtype: torch.dtype | None = None) -> PackedWeight:
         """Return matrices, one below the other, as one weight that answers in `out_dtype`."""
+        packed = self._packed(names, out_dtype)
+        if not packed.layout.is_native:
+            return packed
+        return replace(packed, data=self._pages.moved(packed.data))
+
+    def num_bytes(self, shapes: Mapping[str, tuple[int, ...]]) -> int:
+        """Return the memory that `read` takes for the matrices of these names and shapes."""
+        layout = self._layout(tuple(shapes))
+        if layout is None:
+            return sum(math.prod(shape) for shape in shapes.values()) * self._dtype.itemsize
+        return sum(packed_bytes(layout, *shape) for shape in shapes.values())
+
+    def _packed(self, names: Sequence[str], out_dtype: torch.dtype | None) -> PackedWeight:
         layout = self._layout(names)
         if layout is None:
             parts = [self._checkpoint.read(name, self._dtype) for name in names]
@@ -40,13 +56,6 @@ class MatrixReader:
             quantize = _QUANTIZE[layout]
             quantized = [quantize(self._checkpoint.read(name, torch.float32)) for name in names]
         return pack_quantized_weight(stack_quantized(quantized), self._dtype, out_dtype)
-
-    def num_bytes(self, shapes: Mapping[str, tuple[int, ...]]) -> int:
-        """Return the memory that `read` takes for the matrices of these names and shapes."""
-        layout = self._layout(tuple(shapes))
-        if layout is None:
-            return sum(math.prod(shape) for shape in shapes.values()) * self._dtype.itemsize
-        return sum(packed_bytes(layout, *shape) for shape in shapes.values())
 
     def _layout(self, names: Sequence[str]) -> Layout | None:
         """Return how the matrices are quantized; None: not at all.
