@@ -3,12 +3,22 @@
 #include <cstdint>
 
 #include "parallel.h"
+#include "quantized_weight.h"
 #include "tile.h"
 
 namespace {
 
 // Enough independent sums to hide the latency of each, few enough for the registers.
 constexpr int NUM_SUMS = 3 * TILE_VECS;
+
+// Four bytes, whose sums are whole numbers.
+struct BytesUnit {
+    using Unit = uint32_t;
+
+    static Vec multiply_add(Vec sum, const uint32_t* b, uint32_t a) {
+        return bit_cast<Vec>(multiply_add_bytes(bit_cast<VecI>(sum), load_bits<VecU>(b), a));
+    }
+};
 
 template <typename U>
 void multiply_add_in_registers(int64_t count, float* sink) {
@@ -36,13 +46,17 @@ void multiply_add_in_registers(int64_t count, float* sink) {
 // The number of multiply-adds that one unit of `count` stands for, on one thread.
 extern "C" int64_t float32_per_count() { return NUM_SUMS * VEC; }
 extern "C" int64_t bfloat16_per_count() { return 2 * NUM_SUMS * VEC; }
+extern "C" int64_t int8_per_count() { return 4 * NUM_SUMS * VEC; }
 
-// Both want a sink of 16 floats for each thread.
+// All want a sink of 16 floats for each thread.
 extern "C" void multiply_add_float32(int64_t count, float* sink) {
     multiply_add_in_registers<Float32Unit>(count, sink);
 }
 extern "C" void multiply_add_bfloat16(int64_t count, float* sink) {
     multiply_add_in_registers<BFloat16Unit>(count, sink);
+}
+extern "C" void multiply_add_int8(int64_t count, float* sink) {
+    multiply_add_in_registers<BytesUnit>(count, sink);
 }
 
 extern "C" void read_memory(const float* data, int64_t size, float* sink) {

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from octavo.kernels.cpu import build
@@ -28,6 +29,7 @@ class MachineLimits:
     num_threads: int
     float32_flops: float
     bfloat16_flops: float
+    int8_ops: float
     read_bytes_per_s: float
 
     def flops(self, dtype: torch.dtype) -> float:
@@ -36,7 +38,7 @@ class MachineLimits:
     def __str__(self) -> str:
         return (
             f"{self.num_threads} threads: float32 {self.float32_flops / 1e9:.0f} GF/s, "
-            f"bfloat16 {self.bfloat16_flops / 1e9:.0f} GF/s, "
+            f"bfloat16 {self.bfloat16_flops / 1e9:.0f} GF/s, int8 {self.int8_ops / 1e9:.0f} GOP/s, "
             f"memory {self.read_bytes_per_s / 1e9:.1f} GB/s"
         )
 
@@ -57,16 +59,23 @@ def measure_limits() -> MachineLimits:
     library = _build()
     num_threads = torch.get_num_threads()
     sink = torch.zeros(16 * num_threads)
-    data = torch.ones(64 * 2**20)
+    # numpy's, because they lie in huge pages, as weights do.
+    data = torch.from_numpy(np.ones(64 * 2**20, np.float32))
     count = 200_000
-    float32_s = seconds_of(lambda: library.multiply_add_float32(count, _pointer(sink)))
-    bfloat16_s = seconds_of(lambda: library.multiply_add_bfloat16(count, _pointer(sink)))
+
+    def per_s(dtype: str) -> float:
+        multiply_add = getattr(library, f"multiply_add_{dtype}")
+        shortest_s = seconds_of(lambda: multiply_add(count, _pointer(sink)))
+        per_count = getattr(library, f"{dtype}_per_count")()
+        return float(2 * count * per_count * num_threads / shortest_s)
+
     read = (_pointer(data), ctypes.c_int64(data.numel()), _pointer(sink))
     read_s = seconds_of(lambda: library.read_memory(*read))
     return MachineLimits(
         num_threads=num_threads,
-        float32_flops=2 * count * library.float32_per_count() * num_threads / float32_s,
-        bfloat16_flops=2 * count * library.bfloat16_per_count() * num_threads / bfloat16_s,
+        float32_flops=per_s("float32"),
+        bfloat16_flops=per_s("bfloat16"),
+        int8_ops=per_s("int8"),
         read_bytes_per_s=data.numel() * data.element_size() / read_s,
     )
 
