@@ -15,6 +15,9 @@ from .gguf_checkpoint import GGUFCheckpoint
 from .huge_pages import HugePages
 from .settings import Quantization
 
+# Tied or not. In 4 bits, too, a model's head costs more perplexity than all of its layers.
+_HEADS = ("lm_head.weight", "model.embed_tokens.weight")
+
 _QUANTIZE = {Layout.INT8: quantize_int8, Layout.Q4: quantize_int4}
 
 
@@ -67,7 +70,7 @@ class MatrixReader:
             case "int8":
                 return Layout.INT8
             case "int4":
-                return Layout.Q4
+                return Layout.INT8 if names[0] in _HEADS else Layout.Q4
             case "gguf":
                 assert isinstance(self._checkpoint, GGUFCheckpoint)
                 layouts = {self._checkpoint.quantized_layout(name) for name in names}

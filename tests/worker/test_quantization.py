@@ -89,6 +89,15 @@ def test_the_plan_knows_what_the_weights_take(quantization: Quantization, tmp_pa
         assert reader(path, quantization).num_bytes(names) == down.data.nbytes
 
 
+@pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
+def test_the_head_of_a_4_bit_model_has_8_bits(tied: bool, tmp_path: Path) -> None:
+    save_tiny_llama(tmp_path, tie_word_embeddings=tied)
+    config, checkpoint = open_model(settings_for(tmp_path))
+    weights = load_weights(config, checkpoint, torch.float32, "int4")
+    assert weights.lm_head.layout in (Layout.INT8, Layout.PLAIN)
+    assert weights.layers[0].o_proj.layout in (Layout.Q4, Layout.PLAIN)
+
+
 def test_kv_is_not_interchangeable_between_quantizations(tmp_path: Path) -> None:
     path = tmp_path / "tiny.gguf"
     write_gguf(path, tiny_llama(), gguf.GGMLQuantizationType.Q8_0)
