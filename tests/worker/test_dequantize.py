@@ -6,11 +6,14 @@ import pytest
 import torch
 
 from octavo.worker.dequantize import SUPPORTED_TYPES, dequantize
+from tests.worker.gguf_bytes import random_blocks
 
 ROWS, COLUMNS = 300, 512
 
 
 def stored(kind: gguf.GGMLQuantizationType) -> np.ndarray:
+    if kind.name in ("Q4_K", "Q6_K"):
+        return random_blocks(kind, ROWS, COLUMNS)
     weights = np.random.default_rng(0).normal(0, 2, (ROWS, COLUMNS)).astype(np.float32)
     # More blocks than one piece of work, and a block of zeros.
     weights[0, :32] = 0
