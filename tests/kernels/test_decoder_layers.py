@@ -2,6 +2,7 @@
 
 import ctypes
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
@@ -9,9 +10,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from octavo.kernels.decoder_layers import DecoderLayers, LayerWeights, PagedTokens
+from octavo.kernels.decoder_layers import (
+    DecoderLayers,
+    LayerWeights,
+    PagedTokens,
+    decoder_layers_reference,
+)
 from octavo.kernels.kv_pages import KvPages, page_size
-from octavo.kernels.linear import pack_weight
+from octavo.kernels.linear import PackedWeight, pack_weight
+from octavo.kernels.quantized_linear import pack_quantized_weight
+from octavo.kernels.quantized_weight import QuantizedWeight, quantize_int4, quantize_int8
 from tests.kernels.closeness import DTYPES, assert_close
 
 BLOCK_SIZE = 16
@@ -61,15 +69,10 @@ class PlainLayer:
             matrix(shape.hidden, shape.intermediate),
         )
 
-    def packed(self) -> LayerWeights:
+    def packed(self, pack: Callable[[Tensor], PackedWeight] = pack_weight) -> LayerWeights:
         first, second = self.norms
         return LayerWeights(
-            first,
-            pack_weight(self.qkv),
-            pack_weight(self.o),
-            second,
-            pack_weight(self.gate_up),
-            pack_weight(self.down),
+            first, pack(self.qkv), pack(self.o), second, pack(self.gate_up), pack(self.down)
         )
 
 
@@ -123,20 +126,19 @@ def paged(chunks: list[tuple[int, int]]) -> PagedTokens:
     )
 
 
-def check(shape: Shape, dtype: torch.dtype, *, slack: float) -> None:
-    layers = [PlainLayer.random(shape, dtype) for _ in range(shape.num_layers)]
+def decoder_of(shape: Shape, layers: list[LayerWeights], dtype: torch.dtype) -> DecoderLayers:
+    """Return a decoder whose cache holds NaN."""
     size = page_size(BLOCK_SIZE, shape.head_dim)
     pages = []
     for _ in layers:
         keys, values = torch.full((2, 8 * len(ROWS), shape.num_kv_heads, size), math.nan).to(dtype)
         pages.append(KvPages(keys, values, BLOCK_SIZE, shape.head_dim))
-    decoder = DecoderLayers(
-        [layer.packed() for layer in layers],
-        pages,
-        cos_sin(shape.head_dim),
-        num_heads=shape.num_heads,
-        eps=EPS,
-    )
+    return DecoderLayers(layers, pages, cos_sin(shape.head_dim), num_heads=shape.num_heads, eps=EPS)
+
+
+def check(shape: Shape, dtype: torch.dtype, *, slack: float) -> None:
+    layers = [PlainLayer.random(shape, dtype) for _ in range(shape.num_layers)]
+    decoder = decoder_of(shape, [layer.packed() for layer in layers], dtype)
     sequences = [torch.randn(length, shape.hidden).to(dtype) for length, _ in ROWS]
     # What the cache has already was computed one row at a time.
     earlier = [(done, 0) for _, done in ROWS]
@@ -161,3 +163,24 @@ def test_chunks_of_several_rows(cpu: ctypes.CDLL, shape: Shape, dtype: torch.dty
 @DTYPES
 def test_works_without_a_compiler(no_library: None, dtype: torch.dtype) -> None:
     check(SHAPES[0], dtype, slack=15)
+
+
+@DTYPES
+def test_quantized_layers_answer_in_one_call_as_one_by_one(
+    cpu: ctypes.CDLL, dtype: torch.dtype
+) -> None:
+    shape = SHAPES[0]
+
+    def layer(quantize: Callable[[Tensor], QuantizedWeight]) -> LayerWeights:
+        return PlainLayer.random(shape, dtype).packed(
+            lambda weight: pack_quantized_weight(quantize(weight), dtype)
+        )
+
+    decoder = decoder_of(shape, [layer(quantize_int8), layer(quantize_int4)], dtype)
+    chunks = [(length, 0) for length, _ in ROWS]
+    stream = torch.randn(sum(length for length, _ in ROWS), shape.hidden).to(dtype)
+    one_by_one = stream.clone()
+    output = decoder.run(stream, paged(chunks))
+    assert not output.isnan().any()
+    assert torch.equal(output, decoder_layers_reference(decoder, one_by_one, paged(chunks)))
+    assert torch.equal(stream, one_by_one)
