@@ -175,7 +175,7 @@ def _lengths(max_model_len: int) -> list[int]:
 def _lines(plan: Plan) -> Iterator[str]:
     num_tokens = plan.num_blocks * plan.block_size
     at_start = plan.total_bytes - plan.kv_cache_bytes - plan.activations_bytes
-    numbers = f"{plan.dtype} and {plan.quantization}" if plan.quantization else plan.dtype
+    numbers = f"{plan.dtype}, {plan.quantization} weights" if plan.quantization else plan.dtype
     yield f"{plan.model}: {plan.num_layers} layers in {numbers} on {plan.device}"
     yield ""
     yield f"  weights      {_shown(plan.weights_bytes)}"
