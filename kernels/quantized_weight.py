@@ -69,7 +69,7 @@ def quantize_int8(weight: Tensor) -> QuantizedWeight:
     """8 bits, one scale for each output feature: its largest number becomes 127 or -127."""
     weight = weight.float()
     scales = weight.abs().amax(dim=1, keepdim=True) / _LARGEST_INT8
-    values = (weight / scales.clamp_min(torch.finfo(torch.float32).tiny)).round_()
+    values = (weight / scales.masked_fill(scales == 0, 1)).round_()
     return QuantizedWeight(Layout.INT8, values.to(torch.int8), scales)
 
 
@@ -81,7 +81,8 @@ def quantize_int4(weight: Tensor) -> QuantizedWeight:
     groups = padded.view(out_features, -1, GROUP_SIZE)
     smallest, largest = groups.aminmax(dim=2)
     scales, minimums = ((largest - smallest) / _LARGEST_INT4).half(), smallest.half()
-    steps = scales.float().clamp_min(torch.finfo(torch.float16).tiny)[:, :, None]
+    # Counted in the steps that are kept; a group whose numbers are all the same has none.
+    steps = scales.float().masked_fill_(scales == 0, 1)[:, :, None]
     values = ((groups - minimums.float()[:, :, None]) / steps).round_().clamp_(0, _LARGEST_INT4)
     values = values.to(torch.uint8).view(out_features, -1)[:, :in_features]
     return QuantizedWeight(Layout.Q4, values, scales, minimums)

@@ -1,3 +1,5 @@
+// Activations as bytes: see quantize_rows.h for what they are.
+
 #include "quantize_rows.h"
 
 #include "parallel.h"
@@ -25,10 +27,10 @@ void quantize_group(const Vec (&x)[SIZE / VEC], QuantizedGroup<SIZE>& group) {
         totals += rounded - bit_cast<VecU>(magic);
         store(group.values + i * VEC, rounded);
     }
-    const int32_t total = sum(bit_cast<VecI>(totals));
+    const uint32_t total = sum(totals);
     group.scale = is_zero ? 0.0f : range * (1 / LARGEST) + (range - range);
-    group.sum = group.scale * total;
-    group.offset = -128 * total;
+    group.sum = group.scale * static_cast<int32_t>(total);
+    group.offset = static_cast<int32_t>(total * -128u);
 }
 
 template <int SIZE, typename T>

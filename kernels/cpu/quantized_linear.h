@@ -1,3 +1,4 @@
+// The linear layer of quantized weights, for linear.cpp.
 #pragma once
 
 #include "ops.h"

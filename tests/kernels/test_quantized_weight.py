@@ -32,6 +32,13 @@ def test_int4_is_within_half_a_step_of_each_group(in_features: int) -> None:
     assert (error <= 0.51 * steps + 2**-10 * weight.abs().amax()).all()
 
 
+def test_int4_scales_may_be_denormal() -> None:
+    weight = torch.randn(30, 64) * 1e-4
+    quantized = quantize_int4(weight)
+    assert quantized.scales.max() < torch.finfo(torch.float16).tiny
+    assert (quantized.dequantized() - weight).abs().max() < 0.6 * quantized.scales.max()
+
+
 @pytest.mark.parametrize("quantize", [quantize_int8, quantize_int4])
 @pytest.mark.parametrize("value", [0.0, -0.75])
 def test_a_constant_weight_is_exact(quantize: object, value: float) -> None:
