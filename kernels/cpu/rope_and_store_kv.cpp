@@ -50,22 +50,18 @@ void store_value(const float* values, const Slots&, int64_t, int64_t, float* row
     memcpy(row, values, dim * sizeof *row);
 }
 
-// Neighbouring tokens share units. Where both are in the step, the first one writes them, so that no
-// two threads write to the same unit.
+// Neighbouring tokens share units. Where they are neighbours in the step, too, the first one writes
+// whole units; else each writes its halves, which another thread's leave alone.
 void store_value(const BFloat16* values, const Slots& slots, int64_t token, int64_t stride,
                  uint32_t* row, int64_t dim) {
-    if (slots.is_second(token)) {
-        if (slots.is_pair(token - 1)) return;
-        for (int64_t i = 0; i < dim; ++i) {
-            row[i] = (row[i] & 0xffff) | uint32_t(values[i].bits) << 16;
-        }
-    } else if (slots.is_pair(token)) {
+    if (slots.is_pair(token)) {
         const BFloat16* next = values + stride;
         for (int64_t i = 0; i < dim; ++i) {
             row[i] = values[i].bits | uint32_t(next[i].bits) << 16;
         }
-    } else {
-        for (int64_t i = 0; i < dim; ++i) row[i] = (row[i] & 0xffff0000) | values[i].bits;
+    } else if (!slots.is_second(token) || !slots.is_pair(token - 1)) {
+        auto* half = reinterpret_cast<BFloat16*>(row) + slots.is_second(token);
+        for (int64_t i = 0; i < dim; ++i) half[2 * i] = values[i];
     }
 }
 
