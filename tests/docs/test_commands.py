@@ -58,13 +58,20 @@ EXPECTED = {
     ],
     "octavo serve --help": [r"--max-num-seqs", r"--kv-cache-memory-bytes"],
     "python -m benchmarks.bench_offline": [r"octavo +[\d.]+ output tok/s", r"ratio +[\d.]+"],
+    "python -m benchmarks.bench_paged_attention --threads 1": [r"bfloat16 +64 +256 +1 +9/3x64"],
     "python -m benchmarks.bench_serving_path --mock-only": [r"router +[\d.]+ us of CPU a token"],
     "python benchmarks/bench_scheduler_step.py": [r"\n +8 "],
     "source .venv/bin/activate": [r"\.venv/bin/octavo"],
 }
 
+_PEER = "installs a peer, hundreds of megabytes and minutes of compiling"
+
 NOT_RUN = {
     "buf lint": "a part of `make check`",
+    "cd ~/.cache/octavo/peers/models"
+    " && cp ~/.cache/octavo/models/SmolLM2-135M-Instruct.Q4_1.gguf q4_1.gguf": _PEER,
+    "cd ~/.cache/octavo/peers/vllm/lib/python3.*/site-packages"
+    " && mkdir vllm-0.32.0+cpu.dist-info": _PEER,
     "docker compose --profile cpu up --build --wait": "tests/deploy runs it with no engine",
     "make check": "CI runs it before the tests",
     "make format": "would change the tree",
@@ -80,6 +87,10 @@ NOT_RUN = {
     "octavo serve": "the words for `make serve`'s command",
     "octavo serve MODEL": "what `make serve` runs",
     "octavo serve demo": "what `make serve` runs",
+    "pip download --no-deps --no-binary :all: llama-cpp-python==0.3.36"
+    " && tar xf llama_cpp_python-*.tar.gz && cd llama_cpp_python-*/vendor/llama.cpp": _PEER,
+    "python -m benchmarks.bench_perplexity": "takes minutes",
+    "python -m benchmarks.peers.export_model ~/.cache/octavo/peers/models/bf16": _PEER,
 }
 
 # What is typed where a command asks.
