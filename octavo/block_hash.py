@@ -36,8 +36,11 @@ def extend_chain(parent: BlockHash, token_ids: Sequence[int], block_size: int) -
     stride = block_size * 4
     hashes = []
     for start in range(0, len(tokens) - stride + 1, stride):
-        parent = BlockHash(
-            blake2b(parent + tokens[start : start + stride], digest_size=HASH_BYTES).digest()
-        )
+        parent = block_hash(parent, tokens[start : start + stride])
         hashes.append(parent)
     return hashes
+
+
+def block_hash(parent: BlockHash, tokens: bytes) -> BlockHash:
+    """Return the hash of one block of tokens, uint32 each, after the block `parent`."""
+    return blake2b(parent + tokens, digest_size=HASH_BYTES).digest()  # type: ignore[return-value]

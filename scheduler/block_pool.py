@@ -42,10 +42,10 @@ class FreeBlockQueue:
     def __init__(self) -> None:
         # The ring closes over this one, so that no operation has a special case at the ends.
         self._end = Block(-1)
-        self._size = 0
+        self.size = 0
 
     def __len__(self) -> int:
-        return self._size
+        return self.size
 
     def __iter__(self) -> Iterator[Block]:
         block = self._end.next
@@ -61,23 +61,27 @@ class FreeBlockQueue:
 
     def pop_front(self) -> Block:
         """Raises IndexError if the queue is empty."""
-        block = self._end.next
-        if block is self._end:
+        end = self._end
+        block = end.next
+        if block is end:
             raise IndexError("no block is free")
-        self.remove(block)
+        end.next = block.next
+        block.next.previous = end
+        block.previous = block.next = block
+        self.size -= 1
         return block
 
     def remove(self, block: Block) -> None:
         block.previous.next = block.next
         block.next.previous = block.previous
         block.unlink()
-        self._size -= 1
+        self.size -= 1
 
     def _insert(self, block: Block, left: Block) -> None:
         block.previous, block.next = left, left.next
         left.next.previous = block
         left.next = block
-        self._size += 1
+        self.size += 1
 
 
 class BlockPool:
@@ -91,7 +95,7 @@ class BlockPool:
 
     @property
     def num_free(self) -> int:
-        return len(self.free_queue)
+        return self.free_queue.size
 
     def take(self) -> Block:
         """Hand out the block that is worth least. The caller un-hashes what it still holds."""

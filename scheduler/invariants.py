@@ -40,6 +40,9 @@ def _check_queues(state: SchedulerState, running: list[Sequence]) -> None:
         assert all(sequence.status is status for sequence in queue), f"not all {status.value}"
         orders = [sequence.order for sequence in queue]
         assert orders == sorted(orders), f"the {status.value} sequences are out of order"
+    landed = [sequence for sequence in running if not sequence.due_step_id]
+    assert landed == state.running.landed(), "who coasts is not told from who does not"
+    assert len(landed) + state.running.num_coasting == len(running), "who coasts is miscounted"
     assert len(running) <= state.config.max_num_seqs, "more sequences run than there are rows"
     rows = [sequence.row for sequence in running]
     assert len(set(rows)) == len(rows), "two sequences have the same row"
@@ -69,10 +72,13 @@ def _check_running(state: SchedulerState, sequence: Sequence) -> None:
             f"{name} has {len(table)} blocks for {sequence.num_computed_tokens} tokens"
         )
         assert len(set(table)) == len(table), f"{name} has the same block twice"
-    num_writable = state.kv_cache.num_writable_tokens(sequence)
-    assert sequence.fast_until <= min(num_writable, sequence.token_limit - 1), (
-        f"{name} would go on to {sequence.fast_until} without leave"
-    )
+    if sequence.due_step_id:
+        num_steps = sequence.due_step_id - 1 - sequence.last_step_id
+        num_writable = state.kv_cache.num_writable_tokens(sequence)
+        until = sequence.num_computed_tokens + num_steps
+        assert num_steps >= 0 and until <= min(num_writable, sequence.token_limit - 1), (
+            f"{name} would go on to {until} without leave"
+        )
 
 
 def _check_pool(group: KVGroup, tables: list[list[Block]]) -> None:

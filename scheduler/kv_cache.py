@@ -7,7 +7,7 @@ and the last sharer writes in place.
 
 from itertools import islice
 
-from octavo.block_hash import extend_chain
+from octavo.block_hash import block_hash
 
 from .block_pool import Block, BlockPool
 from .config import SchedulerConfig
@@ -32,14 +32,17 @@ class KVGroup:
 
     def take(self, count: int) -> list[Block]:
         """Hand out blocks; what they cached is forgotten."""
-        blocks = [self.pool.take() for _ in range(count)]
-        for block in blocks:
-            self.cache.forget(block)
+        blocks = []
+        for _ in range(count):
+            block = self.pool.take()
+            if block.block_hash is not None:
+                self.cache.forget(block)
+            blocks.append(block)
         return blocks
 
     def is_shared(self, block: Block) -> bool:
         """Whether another table holds the block."""
-        return block.ref_count - self.pinned.count(block) > 1
+        return block.ref_count > 1 and block.ref_count - self.pinned.count(block) > 1
 
 
 class KVCacheManager:
@@ -83,26 +86,21 @@ class KVCacheManager:
         return True
 
     def grow(self, sequence: Sequence, num_tokens: int, step: PlannedStep) -> bool:
-        """Make room for the sequence's first `num_tokens` tokens; False if blocks are short.
-
-        The sequence is added to the step next.
-        """
+        """Make room for the sequence's first `num_tokens` tokens; False if blocks are short."""
         num_blocks = -(-num_tokens // self._block_size)
         place = sequence.num_computed_tokens // self._block_size
-        needs = []
         for group, table in zip(self.groups, sequence.block_tables, strict=True):
             needs_copy = place < len(table) and group.is_shared(table[place])
-            num_new = max(num_blocks - len(table), 0)
-            if num_new + needs_copy > group.pool.num_free:
+            if max(num_blocks - len(table), 0) + needs_copy > group.pool.num_free:
                 return False
-            needs.append((num_new, needs_copy))
-        for index, (num_new, needs_copy) in enumerate(needs):
-            if needs_copy:
+        for index, group in enumerate(self.groups):
+            table = sequence.block_tables[index]
+            if place < len(table) and group.is_shared(table[place]):
                 self._copy_on_write(index, sequence, place, step)
-            if num_new:
-                blocks = self.groups[index].take(num_new)
-                sequence.block_tables[index].extend(blocks)
-                step.grow(index, blocks)
+            if num_blocks > len(table):
+                blocks = group.take(num_blocks - len(table))
+                table.extend(blocks)
+                step.grow(index, sequence, blocks)
         return True
 
     def fork(self, source: Sequence, sibling: Sequence) -> None:
@@ -130,12 +128,13 @@ class KVCacheManager:
                 pending until then.
         """
         num_full = min(sequence.num_computed_tokens, sequence.num_tokens) // self._block_size
-        if num_full <= sequence.num_registered_blocks or not self._config.enable_prefix_caching:
+        first = sequence.num_registered_blocks
+        if num_full <= first or not self._config.enable_prefix_caching:
             return
         self._extend_hashes(sequence, num_full)
-        for place in range(sequence.num_registered_blocks, num_full):
-            for index in range(len(self.groups)):
-                self._register_block(index, sequence, place, step)
+        for index, table in enumerate(sequence.block_tables):
+            for place in range(first, num_full):
+                self._register_block(index, table[place], sequence, place, step)
         sequence.num_registered_blocks = num_full
 
     def release(self, sequence: Sequence) -> None:
@@ -216,17 +215,16 @@ class KVCacheManager:
         return [prefix[:num_hits] for prefix in prefixes]
 
     def _extend_hashes(self, sequence: Sequence, num_blocks: int) -> None:
-        known = sequence.block_hashes
-        if len(known) < num_blocks:
-            size = self._block_size
-            tokens = sequence.token_ids(len(known) * size, num_blocks * size)
+        known, size = sequence.block_hashes, self._block_size
+        for start in range(len(known) * size, num_blocks * size, size):
             parent = known[-1] if known else sequence.request.root_hash
-            known.extend(extend_chain(parent, tokens, size))
+            tokens = sequence.token_ids(start, start + size)
+            known.append(block_hash(parent, tokens.tobytes()))
 
     def _register_block(
-        self, index: int, sequence: Sequence, place: int, step: PlannedStep | None
+        self, index: int, block: Block, sequence: Sequence, place: int, step: PlannedStep | None
     ) -> None:
-        group, block = self.groups[index], sequence.block_tables[index][place]
+        group = self.groups[index]
         if block.block_hash is not None:
             # Registered by the sequence it was shared with at a fork.
             return

@@ -5,16 +5,33 @@ from dataclasses import dataclass, field
 
 from octavo.v1 import common_pb2, scheduling_pb2
 
-from .request import Request, TokenEntry
+from .request import Request, Sequence
+
+_Tokens = tuple[list[Sequence], list[int], list[int]]
+"""Columns: the sequence, the position in its output, and the token id of each new token."""
 
 
 @dataclass(slots=True)
 class _RouterOutputs:
-    new_tokens: list[TokenEntry] = field(default_factory=list)
+    """What a router is told next; the first four are columns."""
+
+    request_keys: list[bytes] = field(default_factory=list)
+    output_indices: list[int] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    token_ids: list[int] = field(default_factory=list)
     logprobs: list[common_pb2.PositionLogprobs] = field(default_factory=list)
-    """Of those of new_tokens whose requests want them."""
+    """Of those tokens whose requests want them."""
     prompt_logprobs: list[scheduling_pb2.PromptPart] = field(default_factory=list)
     finished: list[scheduling_pb2.OutputFinished] = field(default_factory=list)
+
+    def add_tokens(
+        self, sequences: list[Sequence], positions: list[int], token_ids: list[int]
+    ) -> None:
+        """Add a token for each sequence, at this position of its output."""
+        self.request_keys += [sequence.request.key for sequence in sequences]
+        self.output_indices += [sequence.output_index for sequence in sequences]
+        self.positions += positions
+        self.token_ids += token_ids
 
 
 class Outputs:
@@ -22,16 +39,23 @@ class Outputs:
 
     def __init__(self) -> None:
         self._routers: dict[bytes, _RouterOutputs] = {}
+        self._tokens: list[_Tokens] = []
 
-    def new_tokens(self, router_id: bytes) -> list[TokenEntry]:
-        """Return the list that the router's new tokens are appended to."""
-        return self._of(router_id).new_tokens
+    def add_router(self, router_id: bytes) -> None:
+        """Make known that the router has a request."""
+        self._of(router_id)
+
+    def add_tokens(
+        self, sequences: list[Sequence], positions: list[int], token_ids: list[int]
+    ) -> None:
+        """Add a token for each sequence, at this position of its output."""
+        self._tokens.append((sequences, positions, token_ids))
 
     def add_finished(self, router_id: bytes, finished: scheduling_pb2.OutputFinished) -> None:
         self._of(router_id).finished.append(finished)
 
     def add_logprobs(self, router_id: bytes, logprobs: common_pb2.PositionLogprobs) -> None:
-        """Add those of the token that was appended last."""
+        """Add those of the token that is added next and wants some."""
         self._of(router_id).logprobs.append(logprobs)
 
     def add_prompt_logprobs(self, router_id: bytes, part: scheduling_pb2.PromptPart) -> None:
@@ -39,38 +63,46 @@ class Outputs:
 
     def drop(self, router_id: bytes) -> None:
         """Forget a router that has no requests, and whatever it was to be told."""
+        self._sort_tokens()
         self._routers.pop(router_id, None)
 
     def take(self) -> dict[bytes, scheduling_pb2.StepOutputs]:
         """Return the news by router, and begin anew."""
+        self._sort_tokens()
         taken = {}
         for router_id, outputs in self._routers.items():
-            if outputs.new_tokens or outputs.finished or outputs.prompt_logprobs:
+            if outputs.token_ids or outputs.finished or outputs.prompt_logprobs:
                 taken[router_id] = _step_outputs(outputs)
-                outputs.new_tokens.clear()
-                outputs.finished.clear()
-                outputs.logprobs.clear()
-                outputs.prompt_logprobs.clear()
+                self._routers[router_id] = _RouterOutputs()
         return taken
+
+    def _sort_tokens(self) -> None:
+        """Give each router its tokens."""
+        for sequences, positions, token_ids in self._tokens:
+            if len(self._routers) == 1:
+                (outputs,) = self._routers.values()
+                outputs.add_tokens(sequences, positions, token_ids)
+                continue
+            for sequence, position, token_id in zip(sequences, positions, token_ids, strict=True):
+                outputs = self._of(sequence.request.router_id)
+                outputs.add_tokens([sequence], [position], [token_id])
+        self._tokens.clear()
 
     def _of(self, router_id: bytes) -> _RouterOutputs:
         return self._routers.setdefault(router_id, _RouterOutputs())
 
 
 def _step_outputs(outputs: _RouterOutputs) -> scheduling_pb2.StepOutputs:
-    message = scheduling_pb2.StepOutputs(
-        finished=outputs.finished,
+    return scheduling_pb2.StepOutputs(
+        request_key=outputs.request_keys,
+        output_index=outputs.output_indices,
+        first_position=outputs.positions,
+        num_tokens=[1] * len(outputs.token_ids),
+        token_ids=outputs.token_ids,
         logprobs=outputs.logprobs,
         prompt_logprobs=outputs.prompt_logprobs,
+        finished=outputs.finished,
     )
-    if outputs.new_tokens:
-        keys, indices, positions, token_ids = zip(*outputs.new_tokens, strict=True)
-        message.request_key.extend(keys)
-        message.output_index.extend(indices)
-        message.first_position.extend(positions)
-        message.num_tokens.extend([1] * len(keys))
-        message.token_ids.extend(token_ids)
-    return message
 
 
 def usage_of(request: Request, now_ns: int) -> common_pb2.Usage:

@@ -5,6 +5,7 @@ the live tables, because rows are reused while results are on their way.
 """
 
 from dataclasses import dataclass, field
+from itertools import compress
 
 from octavo.v1 import step_pb2
 
@@ -16,8 +17,8 @@ from .request import Sequence
 class GroupChanges:
     """What the step changes in one KV group."""
 
-    new_blocks: list[tuple[int, int]] = field(default_factory=list)
-    """(index into the step's columns, number of blocks), in the order of the columns."""
+    new_blocks: list[tuple[Sequence, int]] = field(default_factory=list)
+    """(sequence, number of blocks), in the order of the columns."""
     block_ids: list[int] = field(default_factory=list)
     copies: list[tuple[int, Block, Block]] = field(default_factory=list)
     """(row, source, target)."""
@@ -28,23 +29,31 @@ class PlannedStep:
 
     Attributes:
         sequences: those with work, in the order of the plan's columns.
-        chunks: index into the columns → (num_new_tokens, needs_sample), where these are not the
-            (1, 1) of a sequence that has nothing to catch up with.
+        chunks: sequence → (num_new_tokens, needs_sample), where these are not the (1, 1) of a
+            sequence that has nothing to catch up with; in the order of the columns.
         num_prompt_tokens: tokens of these.
         prompt_budget: the most that they may have; None until there is one of them.
+        decided: sequences that were decided on, and do not just coast along.
+        sampled: those of them that get a token.
+        last_samples: sequences that coast, and may get their last token.
         forks: (source, sibling) pairs; the siblings' rows come after the others in the result.
-        rows, num_new_tokens, needs_sample: the plan's columns; set by `close`, like the next two.
+        rows, num_new_tokens, needs_sample: the plan's columns; set by `close`, like the next three.
         fork_rows: rows of the siblings.
         samplers: sequences that get a token, in the order of the result.
+        marked: sequences whose token may be their first, or the last that they are allowed.
         filled: (group, block, sequence) of each block whose hash waits for this step's result.
         readers: (block, sequence) where a sequence begins with a block that was pending then.
-        voided: sequences whose tokens of this step are not to be trusted.
+        voided: sequences whose tokens of this step are not taken: they have ended meanwhile, or
+            cannot be trusted.
     """
 
     def __init__(self, step_id: int, num_groups: int) -> None:
         self.step_id = step_id
         self.sequences: list[Sequence] = []
-        self.chunks: dict[int, tuple[int, bool]] = {}
+        self.chunks: dict[Sequence, tuple[int, bool]] = {}
+        self.decided: list[Sequence] = []
+        self.sampled: list[Sequence] = []
+        self.last_samples: list[Sequence] = []
         self.added: list[Sequence] = []
         self.forks: list[tuple[Sequence, Sequence]] = []
         self.groups = [GroupChanges() for _ in range(num_groups)]
@@ -53,6 +62,7 @@ class PlannedStep:
         self.needs_sample: list[int] = []
         self.fork_rows: list[int] = []
         self.samplers: list[Sequence] = []
+        self.marked: list[Sequence] = []
         self.filled: list[tuple[int, Block, Sequence]] = []
         self.readers: list[tuple[Block, Sequence]] = []
         self.voided: set[Sequence] = set()
@@ -61,17 +71,19 @@ class PlannedStep:
         self.prompt_budget: int | None = None
 
     def add(self, sequence: Sequence, num_new_tokens: int, *, needs_sample: bool) -> None:
-        """Plan tokens of a sequence that may need more than one, or no sample."""
+        """Plan tokens of a sequence that a decision was taken on."""
         if num_new_tokens != 1 or not needs_sample:
-            self.chunks[len(self.sequences)] = (num_new_tokens, needs_sample)
+            self.chunks[sequence] = (num_new_tokens, needs_sample)
             self.num_prompt_tokens += num_new_tokens
-        self.sequences.append(sequence)
+        self.decided.append(sequence)
+        if needs_sample:
+            self.sampled.append(sequence)
 
-    def grow(self, group: int, blocks: list[Block]) -> None:
-        """Append blocks to the table of the sequence that is added next."""
+    def grow(self, group: int, sequence: Sequence, blocks: list[Block]) -> None:
+        """Append blocks to the table of a sequence."""
         changes = self.groups[group]
-        changes.new_blocks.append((len(self.sequences), len(blocks)))
-        changes.block_ids.extend([block.block_id for block in blocks])
+        changes.new_blocks.append((sequence, len(blocks)))
+        changes.block_ids += [block.block_id for block in blocks]
 
     def in_row(self) -> dict[int, Sequence]:
         """Return who was in which row, siblings included; after `close`."""
@@ -90,31 +102,31 @@ class PlannedStep:
             freed_rows: rows given back since the last plan.
             sealed: for each group, the blocks whose content became final since the last plan.
         """
-        self.num_new_tokens = [1] * len(self.sequences)
-        self.needs_sample = [1] * len(self.sequences)
-        for index, (num_new_tokens, needs_sample) in self.chunks.items():
-            self.num_new_tokens[index] = num_new_tokens
-            self.needs_sample[index] = int(needs_sample)
-        self.rows = [sequence.row for sequence in self.sequences]
+        sequences = self.sequences
+        rows = [sequence.row for sequence in sequences]
+        self.rows = rows
+        self.num_new_tokens = [1] * len(rows)
+        self.needs_sample = [1] * len(rows)
+        place = 0
+        for sequence, (num_new_tokens, needs_sample) in self.chunks.items():
+            place = rows.index(sequence.row, place)
+            self.num_new_tokens[place] = num_new_tokens
+            self.needs_sample[place] = int(needs_sample)
         siblings = [sibling for _, sibling in self.forks]
         self.fork_rows = [sibling.row for sibling in siblings]
-        self.samplers = [
-            sequence
-            for sequence, sample in zip(self.sequences, self.needs_sample, strict=True)
-            if sample
-        ]
-        self.samplers += siblings
+        self.samplers = [*compress(sequences, self.needs_sample), *siblings]
+        self.marked = [*self.sampled, *siblings, *self.last_samples]
         return step_pb2.StepPlan(
             epoch=epoch,
             step_id=self.step_id,
             freed_rows=freed_rows,
             added_rows=[_added_row(sequence, vocab_size) for sequence in self.added],
             forked_rows=[_forked_row(source, sibling) for source, sibling in self.forks],
-            row=self.rows,
+            row=rows,
             num_new_tokens=self.num_new_tokens,
             needs_sample=self.needs_sample,
             groups=[
-                _group_blocks(changes, len(self.rows), blocks)
+                _group_blocks(changes, rows, blocks)
                 for changes, blocks in zip(self.groups, sealed, strict=True)
             ],
         )
@@ -160,11 +172,13 @@ def _forked_row(source: Sequence, sibling: Sequence) -> step_pb2.ForkedRow:
 
 
 def _group_blocks(
-    changes: GroupChanges, num_rows: int, sealed: list[Block]
+    changes: GroupChanges, rows: list[int], sealed: list[Block]
 ) -> step_pb2.GroupBlocks:
-    num_new_blocks = [0] * num_rows
-    for index, count in changes.new_blocks:
-        num_new_blocks[index] = count
+    num_new_blocks = [0] * len(rows)
+    place = 0
+    for sequence, count in changes.new_blocks:
+        place = rows.index(sequence.row, place)
+        num_new_blocks[place] = count
     # A block that was handed out again since it was sealed holds something else now.
     still = [block for block in sealed if block.block_hash and not block.pending_step]
     return step_pb2.GroupBlocks(

@@ -28,34 +28,37 @@ def plan_step(state: SchedulerState, step_id: int, now_ns: int) -> PlannedStep:
     # Blocks are short after a preemption: a newcomer would be the next to lose its own.
     if not step.has_preempted:
         budget = _plan_waiting(state, step, budget, now_ns)
+    for sequence in step.sampled:
+        _let_coast(state, sequence)
     state.stats.num_computed_tokens += state.config.max_num_batched_tokens - budget
     return step
 
 
 def _plan_running(state: SchedulerState, step: PlannedStep) -> int:
-    """Plan running sequences in order; returns the budget that is left."""
+    """Plan running sequences in order; returns the budget that is left.
+
+    Those that coast take one token each, whoever comes before them; what a step decides is about
+    the others.
+    """
     budget = state.config.max_num_batched_tokens
-    step_id = step.step_id
-    planned = step.sequences
-    for sequence in state.running.snapshot():
-        if budget <= 0:
-            break
-        num_computed = sequence.num_computed_tokens
-        if num_computed < sequence.fast_until:
-            sequence.num_computed_tokens = num_computed + 1
-            sequence.num_expected_tokens = num_computed + 2
-            sequence.last_step_id = step_id
-            planned.append(sequence)
-            budget -= 1
-        else:
-            budget -= _plan_sequence(state, sequence, step, budget)
+    running = state.running
+    for sequence in running.land_due(step.step_id):
+        budget -= _plan_sequence(state, sequence, step, budget)
+    if running.num_coasting > budget:
+        running.land_last(running.num_coasting - budget)
+    budget -= running.num_coasting
+    step.last_samples = running.advance(step.step_id)
+    step.sequences = running.coasting_and(set(step.decided))
     return budget
 
 
 def _plan_sequence(
     state: SchedulerState, sequence: Sequence, step: PlannedStep, budget: int
 ) -> int:
-    """Plan what the budget allows of a running sequence, making room; returns its new tokens."""
+    """Plan what the budget allows of a running sequence, making room; returns its new tokens.
+
+    `budget` is what those before it leave that do not coast.
+    """
     if sequence.status is not SequenceStatus.RUNNING:
         # It lost its blocks to one before it.
         return 0
@@ -63,6 +66,12 @@ def _plan_sequence(
         # It waits for its reader, or for its last token.
         return 0
     num_wanted = sequence.num_expected_tokens - sequence.num_computed_tokens
+    running = state.running
+    if num_wanted > budget - running.num_coasting:
+        # Those that coast behind it come after it.
+        budget -= running.num_coasting_before(sequence)
+        if budget <= 0:
+            return 0
     num_new_tokens = min(num_wanted, budget)
     if num_wanted > 1:
         num_new_tokens = min(num_new_tokens, _prompt_tokens_left(state, step))
@@ -87,9 +96,10 @@ def _choose_victim(state: SchedulerState, sequence: Sequence, step: PlannedStep)
     candidates = [
         other
         for other in state.running.snapshot()
-        if other.last_step_id != step.step_id
-        and other.order[0] >= sequence.order[0]
+        if other.order[0] >= sequence.order[0]
         and other is not sequence
+        and other.last_step_id != step.step_id
+        and not (other.due_step_id and other.order < sequence.order)
     ]
 
     def cost(other: Sequence) -> tuple[int, int, int, int]:
@@ -150,7 +160,7 @@ def _make_place(state: SchedulerState, sequence: Sequence, step: PlannedStep) ->
             return True
         paused = [
             other
-            for other in state.running.snapshot()
+            for other in state.running.landed()
             if other.is_paused
             and other.last_step_id != step.step_id
             and other.order[0] >= sequence.order[0]
@@ -174,6 +184,7 @@ def _start(state: SchedulerState, sequence: Sequence, step: PlannedStep, now_ns:
     """Give a sequence that has its blocks a row."""
     request = sequence.request
     state.start(sequence)
+    step.sequences.append(sequence)
     step.added.append(sequence)
     if request.started_ns is None:
         state.requests.leave_queue(request, now_ns)
@@ -196,8 +207,6 @@ def _compute(
     sequence.num_expected_tokens += 1
     if sequence.num_computed_tokens == sequence.request.num_prompt_tokens:
         _fork(state, sequence, step)
-    num_writable = state.kv_cache.num_writable_tokens(sequence)
-    sequence.fast_until = min(num_writable, sequence.token_limit - 1)
 
 
 def _fork(state: SchedulerState, source: Sequence, step: PlannedStep) -> None:
@@ -215,3 +224,14 @@ def _fork(state: SchedulerState, source: Sequence, step: PlannedStep) -> None:
             sibling.last_step_id = step.step_id
             sibling.num_expected_tokens += 1
             step.forks.append((source, sibling))
+
+
+def _let_coast(state: SchedulerState, sequence: Sequence) -> None:
+    """Take no decision on a planned sequence while its next slots are there and its own."""
+    num_writable = state.kv_cache.num_writable_tokens(sequence)
+    until = min(num_writable, sequence.token_limit - 1)
+    num_steps = until - sequence.num_computed_tokens
+    if num_steps > 0:
+        request = sequence.request
+        is_to_end = until + 1 == request.num_prompt_tokens + request.max_output_tokens
+        state.running.coast(sequence, num_steps, is_to_end=is_to_end)

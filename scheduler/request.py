@@ -17,9 +17,6 @@ from octavo.v1 import common_pb2
 
 from .block_pool import Block
 
-TokenEntry = tuple[bytes, int, int, int]
-"""A token on its way to a router: request key, output index, position in the output, token id."""
-
 
 class SequenceStatus(Enum):
     WAITING = "waiting"
@@ -58,8 +55,6 @@ class Request:
     """When the client's time is up."""
     resume_window_ns: int
     """How long the request outlives its router's connection."""
-    new_tokens: "list[TokenEntry]"
-    """Where its tokens go: one list for all requests of its router."""
     is_orphan: bool = False
     """Its router is gone; it expires when the resume window closes."""
     sequences: "list[Sequence]" = field(default_factory=list)
@@ -104,7 +99,7 @@ class Sequence:
     request: Request
     output_index: int
     seed: int
-    output_token_ids: list[int]
+    output_token_ids: "array[int]"
     """Known so far; those delivered before a failover included."""
     order: tuple[int, int, int] = field(init=False)
     """(priority, arrival, output index): who comes first, waiting or running."""
@@ -117,11 +112,11 @@ class Sequence:
     """No token is sampled beyond this length: max_tokens, the context, and the router's window."""
     num_computed_tokens: int = 0
     num_expected_tokens: int = field(init=False)
-    fast_until: int = 0
-    """While num_computed_tokens is below, the next token is planned without any decision: its slot
-    is there and the sequence's own, and the limit is not reached."""
     last_step_id: int = 0
     """The last plan that it was part of."""
+    due_step_id: int = 0
+    """The step that takes a decision on it again, while it coasts; 0: it does not. What it has
+    computed and expects, and its last step, are then as of when it began to (running_set.py)."""
     num_tokens_at_loss: int = 0
     """Tokens known when workers were last lost in a step with it; 0: none were."""
     row: int = -1
@@ -177,7 +172,6 @@ class Sequence:
         if max_position is not None:
             allowed = min(allowed, max_position)
         self.token_limit = self.request.num_prompt_tokens + allowed
-        self.fast_until = min(self.fast_until, self.token_limit - 1)
 
     def cut(self, num_outputs: int) -> None:
         """Count tokens after the first `num_outputs` of the output as discarded."""
@@ -189,8 +183,7 @@ class Sequence:
     def token_ids(self, start: int, stop: int) -> "array[int]":
         """Return known tokens by position, prompt first."""
         prompt = self.request.prompt_token_ids
-        if stop <= len(prompt):
-            return prompt[start:stop]
         shift = len(prompt)
-        outputs = self.output_token_ids[max(start - shift, 0) : stop - shift]
-        return prompt[start:] + array("I", outputs)
+        if start >= shift:
+            return self.output_token_ids[start - shift : stop - shift]
+        return prompt[start:stop] + self.output_token_ids[: max(stop - shift, 0)]

@@ -1,6 +1,8 @@
 """The live requests: by key, by router and by the time they expire, and how many are queued."""
 
 import heapq
+from collections import Counter
+from collections.abc import KeysView
 
 from octavo.errors import Overloaded
 
@@ -18,6 +20,7 @@ class RequestTable:
     Attributes:
         num_queued_requests: requests that have not been started.
         num_queued_tokens: tokens of their prompts.
+        stop_token_ids: tokens that end an output of one request or another.
     """
 
     def __init__(self, max_num_queued_requests: int, max_num_queued_tokens: int) -> None:
@@ -27,6 +30,8 @@ class RequestTable:
         self._by_router: dict[bytes, dict[bytes, Request]] = {}
         # Keys, not requests: an entry outlives a request that ends before its time.
         self._expiries: list[tuple[int, bytes]] = []
+        self._num_stopped_by: Counter[int] = Counter()
+        self.stop_token_ids: KeysView[int] = self._num_stopped_by.keys()
         self.num_queued_requests = 0
         self.num_queued_tokens = 0
 
@@ -64,6 +69,7 @@ class RequestTable:
     def add(self, request: Request) -> None:
         self._by_key[request.key] = request
         self._by_router.setdefault(request.router_id, {})[request.key] = request
+        self._num_stopped_by.update(request.stop_token_ids)
         self.num_queued_requests += 1
         self.num_queued_tokens += request.num_prompt_tokens
         if request.expires_ns is not None:
@@ -85,6 +91,10 @@ class RequestTable:
         del of_router[request.key]
         if not of_router:
             del self._by_router[request.router_id]
+        for token_id in request.stop_token_ids:
+            self._num_stopped_by[token_id] -= 1
+            if not self._num_stopped_by[token_id]:
+                del self._num_stopped_by[token_id]
 
     def set_expiry(self, request: Request, expires_ns: int) -> None:
         request.expires_ns = expires_ns

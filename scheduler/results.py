@@ -4,7 +4,7 @@ A result changes nothing unless it is the one that is due and fits its plan in e
 """
 
 from collections.abc import Container, Iterable
-from collections.abc import Sequence as Values
+from itertools import compress
 
 from octavo.v1 import common_pb2, scheduling_pb2, step_pb2
 
@@ -29,7 +29,8 @@ def apply_result(state: SchedulerState, result: step_pb2.StepResult, now_ns: int
         state.stats.num_stale_results += 1
         return
     step = state.in_flight[0]
-    _check(step, result, state.config.vocab_size)
+    token_ids = result.token_ids[:]
+    _check(step, result, token_ids, state.config.vocab_size)
     state.in_flight.popleft()
     state.step_cost.observe(step, result.timings)
     samplers: list[Sequence] = step.samplers
@@ -41,8 +42,8 @@ def apply_result(state: SchedulerState, result: step_pb2.StepResult, now_ns: int
     state.kv_cache.seal(step)
     for part in result.prompt_logprobs:
         _accept_prompt_logprobs(state, in_row[part.row], part, step.voided)
-    logprobs = _by_sequence(samplers, result.logprobs)
-    _accept(state, samplers, result.token_ids, logprobs, step.voided, now_ns)
+    _accept_logprobs(state, step, samplers, result.logprobs)
+    _accept(state, step, samplers, token_ids, now_ns)
 
 
 def _is_due(state: SchedulerState, result: step_pb2.StepResult) -> bool:
@@ -55,7 +56,9 @@ def _is_due(state: SchedulerState, result: step_pb2.StepResult) -> bool:
     return True
 
 
-def _check(step: PlannedStep, result: step_pb2.StepResult, vocab_size: int) -> None:
+def _check(
+    step: PlannedStep, result: step_pb2.StepResult, token_ids: list[int], vocab_size: int
+) -> None:
     """Raise BadResult unless the result's columns are those that the plan asked for."""
     rows = step.rows + step.fork_rows
     num_tokens = step.needs_sample + [1] * len(step.forks)
@@ -71,14 +74,13 @@ def _check(step: PlannedStep, result: step_pb2.StepResult, vocab_size: int) -> N
         )
     if result.num_computed_tokens != step.num_new_tokens + [0] * len(step.forks):
         raise BadResult(f"step {step.step_id}: num_computed_tokens is not what was planned")
-    if len(result.token_ids) != sum(num_tokens):
+    if len(token_ids) != sum(num_tokens):
         raise BadResult(
-            f"step {step.step_id} brings {sum(num_tokens)} tokens, token_ids has"
-            f" {len(result.token_ids)}"
+            f"step {step.step_id} brings {sum(num_tokens)} tokens, token_ids has {len(token_ids)}"
         )
-    if result.token_ids and max(result.token_ids) >= vocab_size:
+    if token_ids and max(token_ids) >= vocab_size:
         raise BadResult(
-            f"step {step.step_id} brings token {max(result.token_ids)}; there are {vocab_size}"
+            f"step {step.step_id} brings token {max(token_ids)}; there are {vocab_size}"
         )
     _check_logprobs(step, result)
 
@@ -157,39 +159,60 @@ def _accept_prompt_logprobs(
         request.next_prompt_logprob += len(positions)
 
 
-def _by_sequence(
-    samplers: list[Sequence], logprobs: Values[common_pb2.PositionLogprobs]
-) -> dict[Sequence, common_pb2.PositionLogprobs]:
-    if not logprobs:
-        return {}
+def _accept_logprobs(
+    state: SchedulerState,
+    step: PlannedStep,
+    samplers: list[Sequence],
+    logprobs: Iterable[common_pb2.PositionLogprobs],
+) -> None:
+    """Pass on the log-probabilities of tokens that are about to be accepted."""
     wanting = [sequence for sequence in samplers if sequence.wants_logprobs]
-    return dict(zip(wanting, logprobs, strict=True))
+    for sequence, part in zip(wanting, logprobs, strict=True):
+        if sequence not in step.voided:
+            state.outputs.add_logprobs(sequence.request.router_id, part)
 
 
 def _accept(
     state: SchedulerState,
+    step: PlannedStep,
     samplers: list[Sequence],
-    token_ids: Iterable[int],
-    logprobs: dict[Sequence, common_pb2.PositionLogprobs],
-    voided: Container[Sequence],
+    token_ids: list[int],
     now_ns: int,
 ) -> None:
     """Append each sampled token to its sequence, and end those that it ends."""
-    num_accepted = 0
+    num_sampled = len(samplers)
+    if step.voided:
+        are_good = [sequence not in step.voided for sequence in samplers]
+        samplers = [*compress(samplers, are_good)]
+        token_ids = [*compress(token_ids, are_good)]
+    positions = []
     for sequence, token_id in zip(samplers, token_ids, strict=True):
-        if sequence.status is _FINISHED or (voided and sequence in voided):
-            continue
-        num_accepted += 1
-        request = sequence.request
         output = sequence.output_token_ids
-        position = len(output)
+        positions.append(len(output))
         output.append(token_id)
-        request.new_tokens.append((request.key, sequence.output_index, position, token_id))
-        if logprobs and sequence.wants_logprobs:
-            state.outputs.add_logprobs(request.router_id, logprobs[sequence])
-        if request.first_token_ns is None:
-            request.first_token_ns = now_ns
-        if token_id in request.stop_token_ids or position + 1 == request.max_output_tokens:
-            state.finish_complete(sequence, now_ns)
-    state.stats.num_generated_tokens += num_accepted
-    state.stats.num_discarded_tokens += len(samplers) - num_accepted
+    state.outputs.add_tokens(samplers, positions, token_ids)
+    state.stats.num_generated_tokens += len(samplers)
+    state.stats.num_discarded_tokens += num_sampled - len(samplers)
+    for sequence in step.marked:
+        if sequence.request.first_token_ns is None and sequence not in step.voided:
+            sequence.request.first_token_ns = now_ns
+    for sequence in _ended(state, step, samplers, token_ids):
+        state.finish_complete(sequence, now_ns)
+
+
+def _ended(
+    state: SchedulerState, step: PlannedStep, samplers: list[Sequence], token_ids: list[int]
+) -> list[Sequence]:
+    """Return, in order, the sequences that their new tokens end.
+
+    Whose last one is allowed is known from the plan; whose is a stop token, most steps rule out
+    for all requests at once.
+    """
+    ended = {sequence for sequence in step.marked if sequence.is_complete}
+    if not state.requests.stop_token_ids.isdisjoint(token_ids):
+        ended.update(
+            sequence
+            for sequence, token_id in zip(samplers, token_ids, strict=True)
+            if token_id in sequence.request.stop_token_ids
+        )
+    return [sequence for sequence in samplers if sequence in ended] if ended else []

@@ -50,14 +50,9 @@ class Scheduler:
         check_request(request, self._config)
         state.requests.check_queue(len(request.prompt_token_ids))
         self._last_arrival += 1
-        accepted = build_request(
-            request,
-            self._config,
-            arrival=self._last_arrival,
-            now_ns=now_ns,
-            new_tokens=state.outputs.new_tokens(request.router_id),
-        )
+        accepted = build_request(request, self._config, arrival=self._last_arrival, now_ns=now_ns)
         state.requests.add(accepted)
+        state.outputs.add_router(accepted.router_id)
         state.stats.num_requests += 1
         for sequence in accepted.sequences:
             state.waiting.push(sequence)
@@ -89,6 +84,7 @@ class Scheduler:
             return
         sequence = request.sequences[window.output_index]
         if sequence.max_position is None or window.max_position > sequence.max_position:
+            self._state.running.land(sequence)
             sequence.set_window(window.max_position)
 
     def lose_router(self, router_id: bytes, now_ns: int) -> None:

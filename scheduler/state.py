@@ -57,6 +57,7 @@ class SchedulerState:
 
     def preempt(self, sequence: Sequence) -> None:
         """Take row and blocks; what was computed can be found again until it is overwritten."""
+        self.running.land(sequence)
         self.kv_cache.register(sequence, self.last_step_in_flight(sequence))
         self._return_to_queue(sequence)
 
@@ -78,11 +79,14 @@ class SchedulerState:
         """End an output; its blocks are free at once."""
         request = sequence.request
         if sequence.status is SequenceStatus.RUNNING:
+            self.running.land(sequence)
             self.kv_cache.register(sequence, self.last_step_in_flight(sequence))
             self._release(sequence)
         else:
             self.waiting.remove(sequence)
         sequence.status = SequenceStatus.FINISHED
+        for step in self.in_flight:
+            step.voided.add(sequence)
         request.num_discarded_tokens += self._forget_samples(sequence)
         request.num_output_tokens += len(sequence.output_token_ids)
         request.num_unfinished -= 1
@@ -165,12 +169,12 @@ class SchedulerState:
         self.waiting.push(sequence)
 
     def _release(self, sequence: Sequence) -> None:
+        self.running.land(sequence)
         num_computed = sequence.num_computed_tokens - sequence.num_prefix_tokens
         sequence.request.num_computed_tokens += num_computed
         self.kv_cache.release(sequence)
         self.running.remove(sequence)
         sequence.num_computed_tokens = sequence.num_prefix_tokens = 0
-        sequence.fast_until = 0
 
     def _forget_samples(self, sequence: Sequence) -> int:
         """Expect no more tokens from the plans in flight; returns how many were to come."""

@@ -11,7 +11,7 @@ from octavo.errors import InvalidArgument, Unsupported
 from octavo.v1 import scheduling_pb2
 
 from .config import SchedulerConfig
-from .request import Request, Sequence, TokenEntry
+from .request import Request, Sequence
 from .sampling_checks import check_sampling
 
 KEY_BYTES = 16
@@ -97,7 +97,6 @@ def build_request(
     *,
     arrival: int,
     now_ns: int,
-    new_tokens: list[TokenEntry],
 ) -> Request:
     """Return the request, with a sequence for each output; `check_request` has passed."""
     root = root_hash(config.model_hash, submit.tenant, submit.adapter, submit.cache_salt)
@@ -122,13 +121,12 @@ def build_request(
         submitted_ns=now_ns,
         expires_ns=now_ns + submit.timeout_ns if submit.HasField("timeout_ns") else None,
         resume_window_ns=submit.resume_window_ns,
-        new_tokens=new_tokens,
         num_unfinished=submit.n,
         num_resumptions=1 if submit.delivered else 0,
     )
-    delivered = {entry.output_index: list(entry.token_ids) for entry in submit.delivered}
+    delivered = {entry.output_index: entry.token_ids for entry in submit.delivered}
     request.sequences = [
-        Sequence(request, index, seed, delivered.get(index, []))
+        Sequence(request, index, seed, array("I", delivered.get(index, ())))
         for index, seed in enumerate(submit.seeds)
     ]
     return request

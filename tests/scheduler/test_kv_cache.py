@@ -30,7 +30,7 @@ def sequences(limits: SchedulerConfig, n: int) -> list[Sequence]:
     submit = scheduling_pb2.SubmitRequest(
         request_key=bytes(16), prompt_token_ids=[1, 2], n=n, seeds=range(n), max_tokens=8
     )
-    return build_request(submit, limits, arrival=1, now_ns=0, new_tokens=[]).sequences
+    return build_request(submit, limits, arrival=1, now_ns=0).sequences
 
 
 def num_cached(driver: Driver, key: bytes) -> int:
