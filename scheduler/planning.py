@@ -133,8 +133,8 @@ def _plan_waiting(state: SchedulerState, step: PlannedStep, budget: int, now_ns:
 def _prompt_tokens_left(state: SchedulerState, step: PlannedStep) -> int:
     """Return how many more tokens the step has for sequences with more than one to compute."""
     if step.prompt_budget is None:
-        num_decoding, num_behind = len(step.sequences), 0
-        for sequence in state.running.snapshot():
+        num_decoding, num_behind = state.running.num_coasting + len(step.decided), 0
+        for sequence in state.running.landed():
             is_planned = sequence.last_step_id == step.step_id
             if not is_planned and sequence.num_expected_tokens < sequence.token_limit:
                 is_behind = sequence.num_expected_tokens - sequence.num_computed_tokens > 1
@@ -142,7 +142,9 @@ def _prompt_tokens_left(state: SchedulerState, step: PlannedStep) -> int:
                 num_decoding += not is_behind
         num_waiting = num_behind + len(state.waiting)
         step.prompt_budget = state.step_cost.prompt_budget(num_decoding, num_waiting)
-        if step.sequences and state.step_cost.wants_decoding_only(step.step_id):
+        if (state.running.num_coasting or step.decided) and state.step_cost.wants_decoding_only(
+            step.step_id
+        ):
             step.prompt_budget = 0
     return step.prompt_budget - step.num_prompt_tokens
 
