@@ -17,7 +17,7 @@ from octavo.startup import StartupReport
 from octavo.worker.kv_cache import allocate_kv_cache
 from octavo.worker.loading import load_model_runner, open_model
 from octavo.worker.models.decoder import Decoder
-from octavo.worker.settings import WorkerSettings
+from octavo.worker.settings import Quantization, WorkerSettings
 from octavo.worker.weights import load_weights
 from tests.worker.plan_driver import PlanDriver
 from tests.worker.step_inputs import step_input
@@ -63,11 +63,13 @@ def settings(path: Path) -> WorkerSettings:
     )
 
 
-def our_logits(demo: Demo, dtype: torch.dtype) -> torch.Tensor:
+def our_logits(
+    demo: Demo, dtype: torch.dtype, quantization: Quantization | None = None
+) -> torch.Tensor:
     """Return the decoder's logits after each token of the text, computed in two chunks."""
     config, checkpoint = open_model(settings(demo.path))
     kv_cache = allocate_kv_cache(config, 128, BLOCK_SIZE, dtype)
-    weights = load_weights(config, checkpoint, dtype)
+    weights = load_weights(config, checkpoint, dtype, quantization)
     decoder = Decoder(config, weights, kv_cache.layers, NUM_TOKENS)
     blocks = list(range(100, 100 - NUM_TOKENS // BLOCK_SIZE, -1))
     middle = 700
@@ -96,6 +98,15 @@ def test_bfloat16_logprobs_err_no_more_than_transformers_bfloat16(demo: Demo) ->
     ours = our_logits(demo, torch.bfloat16)
     our_error = (logprobs_of_text(ours, demo.text) - exact).abs().mean()
     assert our_error <= 1.2 * their_error
+
+
+@pytest.mark.parametrize(("quantization", "largest_rise"), [("int8", 0.02), ("gguf", 0.01)])
+def test_quantized_weights_cost_little_perplexity(
+    demo: Demo, quantization: Quantization, largest_rise: float
+) -> None:
+    exact = logprobs_of_text(demo.logits, demo.text).mean()
+    ours = logprobs_of_text(our_logits(demo, torch.bfloat16, quantization), demo.text).mean()
+    assert (exact - ours).exp() - 1 <= largest_rise
 
 
 def test_greedy_tokens_are_transformers(demo: Demo) -> None:
