@@ -100,6 +100,7 @@ class LLM:
         try:
             self._engine = self._thread.run(_start(worker, scheduler, template))
         except BaseException:
+            # Whatever it is, Ctrl-C too: nobody will close what was never made.
             self._thread.stop()
             raise
         self._close = weakref.finalize(self, _close, self._thread, self._engine)
