@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from octavo.kernels.linear import Layout, PackedWeight, linear, pack_weight
 from octavo.kernels.quantized_linear import pack_quantized_weight, quantized_linear_reference
 from octavo.kernels.quantized_weight import QuantizedWeight, quantize_int4, quantize_int8
+from octavo.kernels.threads import num_threads, set_num_threads
 from octavo.worker.huge_pages import HugePages
 
 from .machine_limits import MachineLimits, measure_limits, seconds_of
@@ -109,8 +110,10 @@ def bench(name: str, case: Case, weight: Tensor, num_rows: int, limits: MachineL
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    torch.set_num_threads(parser.parse_args().threads)
+    parser.add_argument("--threads", type=int, default=num_threads())
+    threads = parser.parse_args().threads
+    set_num_threads(threads)
+    torch.set_num_threads(threads)
     torch.manual_seed(0)
     limits = measure_limits()
     print(limits)

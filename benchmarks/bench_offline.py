@@ -24,6 +24,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 from octavo import LLM, SamplingParams
+from octavo.kernels.threads import num_threads
 from octavo.model_files import resolve_model
 from octavo.worker.settings import Dtype
 
@@ -153,7 +154,7 @@ def report(
     output_json: Path | None,
 ) -> None:
     ours, theirs = (statistics.median(measured[name]) for name in ("octavo", "transformers"))
-    print(f"{path.name} {dtype}, {torch.get_num_threads()} threads, {workload}")
+    print(f"{path.name} {dtype}, {num_threads()} threads, {workload}")
     print(f"octavo        {ours:8.1f} output tok/s   {measured['octavo']}")
     print(f"transformers  {theirs:8.1f} output tok/s   {measured['transformers']}")
     print(f"ratio         {ours / theirs:8.2f}")
@@ -161,7 +162,7 @@ def report(
         result = {
             "model": path.name,
             "dtype": dtype,
-            "threads": torch.get_num_threads(),
+            "threads": num_threads(),
             "workload": asdict(workload),
             "output_tokens_per_s": measured,
             "ratio": ours / theirs,

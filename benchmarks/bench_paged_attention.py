@@ -15,6 +15,7 @@ from torch import Tensor
 
 from octavo.kernels.kv_pages import KvPages, page_size
 from octavo.kernels.paged_attention import paged_attention, paged_attention_reference
+from octavo.kernels.threads import num_threads, set_num_threads
 
 from .machine_limits import MachineLimits, measure_limits, seconds_of
 
@@ -81,8 +82,10 @@ def bench(case: Case, dtype: torch.dtype, limits: MachineLimits) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    torch.set_num_threads(parser.parse_args().threads)
+    parser.add_argument("--threads", type=int, default=num_threads())
+    threads = parser.parse_args().threads
+    set_num_threads(threads)
+    torch.set_num_threads(threads)
     torch.manual_seed(0)
     limits = measure_limits()
     print(limits)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from octavo.kernels.sampling import sample, sample_reference
+from octavo.kernels.threads import num_threads, set_num_threads
 
 from .machine_limits import MachineLimits, measure_limits, seconds_of
 
@@ -59,8 +60,10 @@ def bench(name: str, inputs: Columns, limits: MachineLimits) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    torch.set_num_threads(parser.parse_args().threads)
+    parser.add_argument("--threads", type=int, default=num_threads())
+    threads = parser.parse_args().threads
+    set_num_threads(threads)
+    torch.set_num_threads(threads)
     torch.manual_seed(0)
     limits = measure_limits()
     print(limits)

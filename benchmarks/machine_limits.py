@@ -58,6 +58,7 @@ def seconds_of(run: Callable[[], object], *, budget_s: float = 0.5) -> float:
 def measure_limits() -> MachineLimits:
     library = _build()
     num_threads = torch.get_num_threads()
+    library.set_num_threads(ctypes.c_int64(num_threads))
     sink = torch.zeros(16 * num_threads)
     # numpy's, because they lie in huge pages, as weights do.
     data = torch.from_numpy(np.ones(64 * 2**20, np.float32))

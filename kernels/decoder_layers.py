@@ -83,6 +83,11 @@ class DecoderLayers:
         self.scale = kv_cache[0].head_dim ** -0.5
         self._native = _Native.of(self)
 
+    @property
+    def is_native(self) -> bool:
+        """Whether all of it runs in C++, on the kernels' threads, see threads.py."""
+        return self._native is not None
+
     def run(self, residual: Tensor, tokens: PagedTokens) -> Tensor:
         """Take the step's tokens through all layers, writing their keys and values to the cache.
 

@@ -2,6 +2,8 @@
 
 import torch
 
+from octavo.kernels.threads import num_threads
+
 from .cpu_features import bfloat16_feature
 from .settings import Dtype
 
@@ -20,4 +22,4 @@ def choose_dtype(dtype: Dtype) -> torch.dtype:
 def describe_device() -> str:
     """Return a line for people, such as `cpu (2 threads, avx512_bf16)`."""
     feature = bfloat16_feature() or torch.backends.cpu.get_cpu_capability().lower()
-    return f"cpu ({torch.get_num_threads()} threads, {feature})"
+    return f"cpu ({num_threads()} threads, {feature})"

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from octavo.gguf_file import GGUFFile
+from octavo.kernels.threads import num_threads, set_num_threads
 from octavo.startup import StartupError, StartupReport
 from octavo.v1 import step_pb2
 
@@ -43,8 +44,8 @@ def load_model_runner(settings: WorkerSettings, report: StartupReport) -> ModelR
     Raises StartupError, naming the file or the flag, for all that an operator can mend.
     """
     _refuse_numbers_below_one(settings)
-    if settings.cpu_threads is not None:
-        torch.set_num_threads(settings.cpu_threads)
+    set_num_threads(settings.cpu_threads)
+    torch.set_num_threads(num_threads())
     config, checkpoint = open_model(settings)
     dtype = choose_dtype(settings.dtype)
     size = weights_bytes(config, checkpoint, dtype, settings.quantization)
@@ -67,6 +68,10 @@ def load_model_runner(settings: WorkerSettings, report: StartupReport) -> ModelR
     ready.model_hash = model_hash(config, checkpoint, dtype, settings.quantization)
     ready.model_path = str(checkpoint.path.absolute())
     decoder = Decoder(config, weights, kv_cache.layers, limits.max_model_len)
+    if decoder.is_native:
+        # What torch still does in a step is small, and after it OpenMP's threads would spin for
+        # milliseconds on the cores of the kernels' own.
+        torch.set_num_threads(1)
     runner = ModelRunner(decoder, kv_cache, Rows(limits), ready)
     _warm_up(runner, limits)
     report.stage(f"warm-up on {describe_device()}")

@@ -19,10 +19,10 @@ SOURCE_FOLDER = Path(__file__).parent
 
 # Never -ffast-math: NaN must stay NaN, and the order of additions is part of the contract. Products
 # and sums are fused where the sources say so and nowhere else, see vec.h.
-FLAGS = ("-std=c++17", "-O3", "-fPIC", "-fno-math-errno", "-ffp-contract=off")
+FLAGS = ("-std=c++17", "-O3", "-fPIC", "-fno-math-errno", "-ffp-contract=off", "-pthread")
 
-# Tried in this order: some compilers do not know the machine, some come without OpenMP.
-VARIANTS = (("-march=native", "-fopenmp"), ("-march=native",), ("-fopenmp",), ())
+# Tried in this order: some compilers do not know the machine.
+VARIANTS = (("-march=native",), ())
 
 _COMPILE_LIMIT_S = 120
 _SEAL_BYTES = 16

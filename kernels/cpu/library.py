@@ -6,7 +6,6 @@ import logging
 from ctypes import POINTER, c_float, c_int32, c_int64, c_void_p
 from pathlib import Path
 
-# torch comes first: it loads its OpenMP runtime, whose thread pool the kernels then share.
 import torch
 
 from . import build
@@ -40,6 +39,7 @@ _SIGNATURES: dict[str, list[type]] = {
     "decoder_layers": [c_void_p] * 5,
     "sample": [*[c_void_p] * 8, *[c_int64] * 2],
     "copy_blocks": [*[c_void_p] * 3, *[c_int64] * 4],
+    "set_num_threads": [c_int64],
 }
 
 
@@ -66,6 +66,6 @@ def _open(path: Path) -> ctypes.CDLL:
     for name, argument_types in _SIGNATURES.items():
         function = getattr(library, name)
         function.argtypes, function.restype = argument_types, None
-    for name in ("panel_width", "prefers_panels"):
+    for name in ("panel_width", "prefers_panels", "get_num_threads"):
         getattr(library, name).restype = c_int64
     return library

@@ -1,4 +1,4 @@
-// Work split over the threads that torch was told to use.
+// Work split over the threads of the pool.
 #pragma once
 
 #include <algorithm>

@@ -1,5 +1,6 @@
 #include "thread_pool.h"
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -11,10 +12,6 @@
 
 #if defined(__x86_64__)
 #include <immintrin.h>
-#endif
-
-#ifdef _OPENMP
-#include <omp.h>
 #endif
 
 namespace thread_pool {
@@ -162,15 +159,13 @@ void forget_threads() {
 
 const int registered = pthread_atfork(nullptr, nullptr, forget_threads);
 
+std::atomic<int64_t> threads{std::max<int64_t>(std::thread::hardware_concurrency(), 1)};
+
 }  // namespace
 
 int64_t num_threads() {
     static_cast<void>(registered);
-#ifdef _OPENMP
-    return omp_get_max_threads();
-#else
-    return 1;
-#endif
+    return threads.load(std::memory_order_relaxed);
 }
 
 void run(int64_t num_pieces, int64_t num_threads, void (*piece)(void*, int64_t), void* context) {
@@ -183,3 +178,7 @@ void run(int64_t num_pieces, int64_t num_threads, void (*piece)(void*, int64_t),
 }
 
 }  // namespace thread_pool
+
+extern "C" int64_t get_num_threads() { return thread_pool::num_threads(); }
+
+extern "C" void set_num_threads(int64_t num_threads) { thread_pool::threads = num_threads; }

@@ -9,7 +9,7 @@
 
 namespace thread_pool {
 
-// As many as torch was told to use.
+// One a core, unless set_num_threads said otherwise.
 int64_t num_threads();
 
 // Calls piece(context, i) once for each i in [0, num_pieces), on any of `num_threads` threads; returns

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from octavo.kernels import threads
 from octavo.kernels.cpu import library
 
 
@@ -48,8 +49,10 @@ def poisoned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def same_numbers_and_one_thread() -> Iterator[None]:
     """Each test starts with the same random numbers, and on one thread unless it asks for more."""
-    num_threads = torch.get_num_threads()
+    before = torch.get_num_threads(), threads.num_threads()
     torch.set_num_threads(1)
+    threads.set_num_threads(1)
     torch.manual_seed(0)
     yield
-    torch.set_num_threads(num_threads)
+    torch.set_num_threads(before[0])
+    threads.set_num_threads(before[1])

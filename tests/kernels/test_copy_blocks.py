@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from octavo.kernels.copy_blocks import copy_blocks
+from octavo.kernels.threads import set_num_threads
 from tests.kernels.closeness import DTYPES
 
 
@@ -38,5 +39,5 @@ def test_works_without_a_compiler(no_library: None, pairs: list[tuple[int, int]]
 
 
 def test_many_bytes_on_several_threads(cpu: ctypes.CDLL) -> None:
-    torch.set_num_threads(3)
+    set_num_threads(3)
     check(torch.randn(2, 7, 9, 16, 3, 64), [(0, 5), (1, 6), (2, 8)])

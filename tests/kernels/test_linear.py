@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from octavo.kernels.linear import Layout, linear, pack_weight
+from octavo.kernels.threads import set_num_threads
 from tests.kernels.closeness import DTYPES, assert_close
 
 # Odd sizes; a panel is 8 to 64 features wide, and 1,024 to 8,192 inputs are taken at a time.
@@ -89,10 +90,10 @@ def test_a_row_has_the_same_bits_in_every_batch_and_with_any_number_of_threads(
     x = torch.randn(230, in_features).to(dtype)
     # Answers in float32 have panels on every machine.
     packed = pack_weight(random_weight(out_features, in_features, dtype), out_dtype=torch.float32)
-    torch.set_num_threads(1)
+    set_num_threads(1)
     alone = torch.cat([linear(row[None], packed) for row in x])
     for num_threads in (1, 2, 3):
-        torch.set_num_threads(num_threads)
+        set_num_threads(num_threads)
         for num_rows in (2, 3, 4, 5, 6, 7, 11, 13, 64, 97, 230):
             assert torch.equal(linear(x[:num_rows], packed), alone[:num_rows])
 

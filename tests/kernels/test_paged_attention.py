@@ -10,6 +10,7 @@ from torch import Tensor
 
 from octavo.kernels.kv_pages import KvPages, page_size
 from octavo.kernels.paged_attention import paged_attention
+from octavo.kernels.threads import set_num_threads
 from tests.kernels.closeness import DTYPES, assert_close
 
 # (sequence length, new tokens): decoding, whole prompts, chunks; around the tiles of 64 keys.
@@ -148,10 +149,10 @@ def test_a_token_has_the_same_bits_alone_in_any_chunk_and_with_any_number_of_thr
     cpu: ctypes.CDLL, heads: tuple[int, int], head_dim: int, dtype: torch.dtype
 ) -> None:
     batch = Batch.random(REQUESTS, heads, head_dim, 16, dtype)
-    torch.set_num_threads(1)
+    set_num_threads(1)
     whole = batch.run()
     for num_threads in (2, 3):
-        torch.set_num_threads(num_threads)
+        set_num_threads(num_threads)
         assert all(map(torch.equal, batch.run(), whole))
     for request, (_, num_new) in enumerate(REQUESTS):
         for chunk in (1, 17, 64):

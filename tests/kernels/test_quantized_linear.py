@@ -16,6 +16,7 @@ from octavo.kernels.quantized_linear import (
     x_group_size,
 )
 from octavo.kernels.quantized_weight import QuantizedWeight, quantize_int4, quantize_int8
+from octavo.kernels.threads import set_num_threads
 from tests.kernels.closeness import DTYPES, assert_close
 
 
@@ -115,10 +116,10 @@ def test_a_row_has_the_same_bits_in_every_batch_and_with_any_number_of_threads(
     packed = pack_quantized_weight(
         quantize(random_weight(out_features, in_features)), torch.float32
     )
-    torch.set_num_threads(1)
+    set_num_threads(1)
     alone = torch.cat([linear(row[None], packed) for row in x])
     for num_threads in (1, 2, 3):
-        torch.set_num_threads(num_threads)
+        set_num_threads(num_threads)
         for num_rows in (2, 3, 4, 5, 6, 7, 11, 13, 64, 97, 230):
             assert torch.equal(linear(x[:num_rows], packed), alone[:num_rows])
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from octavo.kernels.rms_norm import add_rms_norm, rms_norm
+from octavo.kernels.threads import set_num_threads
 from tests.kernels.closeness import DTYPES, assert_close
 
 EPS = 1e-5
@@ -58,10 +59,10 @@ def test_a_row_has_the_same_bits_alone_and_with_any_number_of_threads(
     cpu: ctypes.CDLL, dtype: torch.dtype
 ) -> None:
     x, weight = torch.randn(300, 579).to(dtype), torch.randn(579).to(dtype)
-    torch.set_num_threads(1)
+    set_num_threads(1)
     alone = torch.cat([rms_norm(row[None], weight, EPS) for row in x])
     for num_threads in (1, 2, 3):
-        torch.set_num_threads(num_threads)
+        set_num_threads(num_threads)
         assert torch.equal(rms_norm(x, weight, EPS), alone)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from octavo.kernels.kv_pages import KvPages, page_size
 from octavo.kernels.rope_and_store_kv import rope_and_store_kv
+from octavo.kernels.threads import set_num_threads
 from tests.kernels.closeness import DTYPES, assert_close
 
 NUM_POSITIONS = 100
@@ -99,7 +100,7 @@ def test_works_without_a_compiler(no_library: None, dtype: torch.dtype) -> None:
 
 @DTYPES
 def test_a_long_step_on_several_threads(cpu: ctypes.CDLL, dtype: torch.dtype) -> None:
-    torch.set_num_threads(3)
+    set_num_threads(3)
     check(Step.random(301, 9, 3, 64, dtype))
 
 

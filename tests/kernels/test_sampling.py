@@ -9,6 +9,7 @@ from torch import Tensor
 
 from octavo.kernels.cpu import library
 from octavo.kernels.sampling import philox4x32, sample, sample_reference
+from octavo.kernels.threads import set_num_threads
 
 
 @pytest.fixture(params=["cpu", "reference"], autouse=True)
@@ -187,11 +188,11 @@ def test_a_draw_depends_on_its_seed_position_and_row_alone() -> None:
     positions = torch.randint(0, 2**40, (64,))
     min_p = torch.rand(64) * 0.2
     columns = (logits, temperature, top_k, top_p, min_p, seeds, positions)
-    torch.set_num_threads(1)
+    set_num_threads(1)
     alone = torch.cat([sample(*(column[i : i + 1] for column in columns)) for i in range(64)])
     order = torch.randperm(64)
     for num_threads in (1, 3):
-        torch.set_num_threads(num_threads)
+        set_num_threads(num_threads)
         assert torch.equal(sample(*columns), alone)
         assert torch.equal(
             sample(*(column[order].contiguous() for column in columns)), alone[order]

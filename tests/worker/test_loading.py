@@ -2,12 +2,14 @@
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from octavo.kernels.threads import num_threads, set_num_threads
 from octavo.startup import StartupError, StartupReport
 from octavo.worker import loading
 from octavo.worker.loading import load_model_runner
@@ -96,12 +98,17 @@ def test_memory_that_will_run_out_is_told(
 
 
 def test_threads_are_set(saved: Path) -> None:
-    before = torch.get_num_threads()
+    before = torch.get_num_threads(), num_threads()
     try:
-        load(settings_for(saved), cpu_threads=1)
+        load(settings_for(saved), cpu_threads=3)
+        assert num_threads() == 3
+        # Nothing of a step is left to torch that would be worth more.
         assert torch.get_num_threads() == 1
+        load(settings_for(saved))
+        assert num_threads() == len(os.sched_getaffinity(0))
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(before[0])
+        set_num_threads(before[1])
 
 
 @pytest.mark.parametrize(

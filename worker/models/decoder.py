@@ -67,6 +67,11 @@ class Decoder:
             eps=config.rms_norm_eps,
         )
 
+    @property
+    def is_native(self) -> bool:
+        """Whether the layers run in C++, on the kernels' own threads."""
+        return self._layers.is_native
+
     def forward(self, step: StepInput) -> Tensor:
         """Return the logits of `hidden_states`: float32 [num_logits, vocab_size]."""
         return self.logits(self.hidden_states(step))
