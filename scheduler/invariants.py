@@ -72,13 +72,20 @@ def _check_running(state: SchedulerState, sequence: Sequence) -> None:
             f"{name} has {len(table)} blocks for {sequence.num_computed_tokens} tokens"
         )
         assert len(set(table)) == len(table), f"{name} has the same block twice"
+        assert sequence.num_writable_tokens <= len(table) * block_size, f"{name} lacks blocks"
+        to_write = slice(
+            sequence.num_computed_tokens // block_size,
+            -(-sequence.num_writable_tokens // block_size),
+        )
+        if sequence.num_writable_tokens > sequence.num_computed_tokens:
+            assert all(block.ref_count == 1 for block in table[to_write]), (
+                f"{name} would write into a shared block"
+            )
     if sequence.due_step_id:
         num_steps = sequence.due_step_id - 1 - sequence.last_step_id
-        num_writable = state.kv_cache.num_writable_tokens(sequence)
         until = sequence.num_computed_tokens + num_steps
-        assert num_steps >= 0 and until <= min(num_writable, sequence.token_limit - 1), (
-            f"{name} would go on to {until} without leave"
-        )
+        leave = min(sequence.num_writable_tokens, sequence.token_limit - 1)
+        assert num_steps >= 0 and until <= leave, f"{name} would go on to {until} without leave"
 
 
 def _check_pool(group: KVGroup, tables: list[list[Block]]) -> None:

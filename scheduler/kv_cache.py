@@ -51,6 +51,7 @@ class KVCacheManager:
     def __init__(self, config: SchedulerConfig) -> None:
         self._config = config
         self._block_size = config.block_size
+        self._is_caching = config.enable_prefix_caching
         self.reset()
 
     def reset(self) -> None:
@@ -80,6 +81,7 @@ class KVCacheManager:
                 if block.pending_step:
                     step.readers.append((block, sequence))
             sequence.block_tables.append(prefix + group.take(num_blocks - num_hits))
+        sequence.num_writable_tokens = num_blocks * self._block_size
         sequence.num_registered_blocks = num_hits
         sequence.num_prefix_tokens = num_hits * self._block_size
         sequence.num_computed_tokens = sequence.num_prefix_tokens
@@ -87,20 +89,24 @@ class KVCacheManager:
 
     def grow(self, sequence: Sequence, num_tokens: int, step: PlannedStep) -> bool:
         """Make room for the sequence's first `num_tokens` tokens; False if blocks are short."""
+        if num_tokens <= sequence.num_writable_tokens:
+            return True
         num_blocks = -(-num_tokens // self._block_size)
         place = sequence.num_computed_tokens // self._block_size
         for group, table in zip(self.groups, sequence.block_tables, strict=True):
             needs_copy = place < len(table) and group.is_shared(table[place])
-            if max(num_blocks - len(table), 0) + needs_copy > group.pool.num_free:
+            if num_blocks - len(table) + needs_copy > group.pool.num_free:
                 return False
-        for index, group in enumerate(self.groups):
-            table = sequence.block_tables[index]
-            if place < len(table) and group.is_shared(table[place]):
+        for index, table in enumerate(sequence.block_tables):
+            if place < len(table) and self.groups[index].is_shared(table[place]):
                 self._copy_on_write(index, sequence, place, step)
-            if num_blocks > len(table):
-                blocks = group.take(num_blocks - len(table))
-                table.extend(blocks)
-                step.grow(index, sequence, blocks)
+            if num_new_blocks := num_blocks - len(table):
+                blocks = self.groups[index].take(num_new_blocks)
+                table += blocks
+                changes = step.groups[index]
+                changes.growth.append((sequence.row, num_new_blocks))
+                changes.new_blocks += blocks
+        sequence.num_writable_tokens = num_blocks * self._block_size
         return True
 
     def fork(self, source: Sequence, sibling: Sequence) -> None:
@@ -111,14 +117,7 @@ class KVCacheManager:
             sibling.block_tables.append(table.copy())
         sibling.num_registered_blocks = source.num_registered_blocks
         sibling.num_computed_tokens = sibling.num_prefix_tokens = source.num_computed_tokens
-
-    def num_writable_tokens(self, sequence: Sequence) -> int:
-        """Return up to which length the sequence can go on without `grow`."""
-        place = sequence.num_computed_tokens // self._block_size
-        for group, table in zip(self.groups, sequence.block_tables, strict=True):
-            if place < len(table) and group.is_shared(table[place]):
-                return sequence.num_computed_tokens
-        return len(sequence.block_tables[0]) * self._block_size
+        source.num_writable_tokens = sibling.num_writable_tokens = source.num_computed_tokens
 
     def register(self, sequence: Sequence, step: PlannedStep | None) -> None:
         """Let others find the sequence's full blocks whose tokens are known.
@@ -129,12 +128,22 @@ class KVCacheManager:
         """
         num_full = min(sequence.num_computed_tokens, sequence.num_tokens) // self._block_size
         first = sequence.num_registered_blocks
-        if num_full <= first or not self._config.enable_prefix_caching:
+        if num_full <= first or not self._is_caching:
             return
         self._extend_hashes(sequence, num_full)
+        pending_step = 0 if step is None else step.step_id
         for index, table in enumerate(sequence.block_tables):
+            group = self.groups[index]
             for place in range(first, num_full):
-                self._register_block(index, table[place], sequence, place, step)
+                block = table[place]
+                # One with a hash was registered by the sequence it was shared with at a fork.
+                if block.block_hash is None and group.cache.add(
+                    block, sequence.block_hashes[place], pending_step
+                ):
+                    if step is None:
+                        group.newly_sealed.append(block)
+                    else:
+                        step.filled.append((index, block, sequence))
         sequence.num_registered_blocks = num_full
 
     def release(self, sequence: Sequence) -> None:
@@ -204,7 +213,7 @@ class KVCacheManager:
         """Return for each group the cached blocks the sequence begins with, equally many."""
         num_wanted = (sequence.num_tokens - 1) // self._block_size
         # Log-probabilities of a prompt come with computing it.
-        if not self._config.enable_prefix_caching or sequence.request.misses_prompt_logprobs:
+        if not self._is_caching or sequence.request.misses_prompt_logprobs:
             return [[] for _ in self.groups]
         self._extend_hashes(sequence, num_wanted)
         prefixes = [
@@ -216,21 +225,8 @@ class KVCacheManager:
 
     def _extend_hashes(self, sequence: Sequence, num_blocks: int) -> None:
         known, size = sequence.block_hashes, self._block_size
-        for start in range(len(known) * size, num_blocks * size, size):
-            parent = known[-1] if known else sequence.request.root_hash
-            tokens = sequence.token_ids(start, start + size)
-            known.append(block_hash(parent, tokens.tobytes()))
-
-    def _register_block(
-        self, index: int, block: Block, sequence: Sequence, place: int, step: PlannedStep | None
-    ) -> None:
-        group = self.groups[index]
-        if block.block_hash is not None:
-            # Registered by the sequence it was shared with at a fork.
-            return
-        pending_step = step.step_id if step is not None else 0
-        if group.cache.add(block, sequence.block_hashes[place], pending_step):
-            if step is not None:
-                step.filled.append((index, block, sequence))
-            else:
-                group.newly_sealed.append(block)
+        parent = known[-1] if known else sequence.request.root_hash
+        while len(known) < num_blocks:
+            start = len(known) * size
+            parent = block_hash(parent, sequence.token_ids(start, start + size).tobytes())
+            known.append(parent)

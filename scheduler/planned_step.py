@@ -11,15 +11,16 @@ from octavo.v1 import step_pb2
 
 from .block_pool import Block
 from .request import Sequence
+from .roster import Roster
 
 
 @dataclass(slots=True)
 class GroupChanges:
     """What the step changes in one KV group."""
 
-    new_blocks: list[tuple[Sequence, int]] = field(default_factory=list)
-    """(sequence, number of blocks), in the order of the columns."""
-    block_ids: list[int] = field(default_factory=list)
+    growth: list[tuple[int, int]] = field(default_factory=list)
+    """(row, number of new blocks), in the order of the columns."""
+    new_blocks: list[Block] = field(default_factory=list)
     copies: list[tuple[int, Block, Block]] = field(default_factory=list)
     """(row, source, target)."""
 
@@ -28,7 +29,7 @@ class PlannedStep:
     """One step.
 
     Attributes:
-        sequences: those with work, in the order of the plan's columns.
+        roster: those with work, in the order of the plan's columns.
         chunks: sequence → (num_new_tokens, needs_sample), where these are not the (1, 1) of a
             sequence that has nothing to catch up with; in the order of the columns.
         num_prompt_tokens: tokens of these.
@@ -40,6 +41,7 @@ class PlannedStep:
         rows, num_new_tokens, needs_sample: the plan's columns; set by `close`, like the next three.
         fork_rows: rows of the siblings.
         samplers: sequences that get a token, in the order of the result.
+        logprob_samplers: those of them whose tokens come with log-probabilities.
         marked: sequences whose token may be their first, or the last that they are allowed.
         filled: (group, block, sequence) of each block whose hash waits for this step's result.
         readers: (block, sequence) where a sequence begins with a block that was pending then.
@@ -49,7 +51,7 @@ class PlannedStep:
 
     def __init__(self, step_id: int, num_groups: int) -> None:
         self.step_id = step_id
-        self.sequences: list[Sequence] = []
+        self.roster = Roster([])
         self.chunks: dict[Sequence, tuple[int, bool]] = {}
         self.decided: list[Sequence] = []
         self.sampled: list[Sequence] = []
@@ -62,6 +64,7 @@ class PlannedStep:
         self.needs_sample: list[int] = []
         self.fork_rows: list[int] = []
         self.samplers: list[Sequence] = []
+        self.logprob_samplers: list[Sequence] = []
         self.marked: list[Sequence] = []
         self.filled: list[tuple[int, Block, Sequence]] = []
         self.readers: list[tuple[Block, Sequence]] = []
@@ -79,11 +82,10 @@ class PlannedStep:
         if needs_sample:
             self.sampled.append(sequence)
 
-    def grow(self, group: int, sequence: Sequence, blocks: list[Block]) -> None:
-        """Append blocks to the table of a sequence."""
-        changes = self.groups[group]
-        changes.new_blocks.append((sequence, len(blocks)))
-        changes.block_ids += [block.block_id for block in blocks]
+    @property
+    def sequences(self) -> list[Sequence]:
+        """Those with work, in the order of the plan's columns."""
+        return self.roster.sequences
 
     def in_row(self) -> dict[int, Sequence]:
         """Return who was in which row, siblings included; after `close`."""
@@ -102,34 +104,38 @@ class PlannedStep:
             freed_rows: rows given back since the last plan.
             sealed: for each group, the blocks whose content became final since the last plan.
         """
-        sequences = self.sequences
-        rows = [sequence.row for sequence in sequences]
-        self.rows = rows
-        self.num_new_tokens = [1] * len(rows)
-        self.needs_sample = [1] * len(rows)
-        place = 0
-        for sequence, (num_new_tokens, needs_sample) in self.chunks.items():
-            place = rows.index(sequence.row, place)
-            self.num_new_tokens[place] = num_new_tokens
-            self.needs_sample[place] = int(needs_sample)
+        plan = self._set_columns()
+        plan.epoch = epoch
+        plan.step_id = self.step_id
+        for row in freed_rows:
+            plan.freed_rows.append(row)
+        for sequence in self.added:
+            plan.added_rows.append(_added_row(sequence, vocab_size))
+        for source, sibling in self.forks:
+            plan.forked_rows.append(_forked_row(source, sibling))
+        for changes, final, blocks in zip(self.groups, sealed, plan.groups, strict=True):
+            _write_changes(blocks, self.rows, changes, final)
         siblings = [sibling for _, sibling in self.forks]
         self.fork_rows = [sibling.row for sibling in siblings]
-        self.samplers = [*compress(sequences, self.needs_sample), *siblings]
+        self.samplers, self.logprob_samplers = self.roster.sequences, self.roster.with_logprobs
+        if self.chunks or siblings:
+            self.samplers = [*compress(self.roster.sequences, self.needs_sample), *siblings]
+            self.logprob_samplers = [s for s in self.samplers if s.wants_logprobs]
         self.marked = [*self.sampled, *siblings, *self.last_samples]
-        return step_pb2.StepPlan(
-            epoch=epoch,
-            step_id=self.step_id,
-            freed_rows=freed_rows,
-            added_rows=[_added_row(sequence, vocab_size) for sequence in self.added],
-            forked_rows=[_forked_row(source, sibling) for source, sibling in self.forks],
-            row=rows,
-            num_new_tokens=self.num_new_tokens,
-            needs_sample=self.needs_sample,
-            groups=[
-                _group_blocks(changes, rows, blocks)
-                for changes, blocks in zip(self.groups, sealed, strict=True)
-            ],
-        )
+        return plan
+
+    def _set_columns(self) -> step_pb2.StepPlan:
+        """Set the columns; return a plan with them."""
+        self.rows = self.roster.rows
+        self.num_new_tokens = [1] * len(self.rows)
+        self.needs_sample = [1] * len(self.rows)
+        plan = self.roster.plan(len(self.groups))
+        place = 0
+        for sequence, (num_new_tokens, needs_sample) in self.chunks.items():
+            place = self.rows.index(sequence.row, place)
+            self.num_new_tokens[place] = plan.num_new_tokens[place] = num_new_tokens
+            self.needs_sample[place] = plan.needs_sample[place] = int(needs_sample)
+        return plan
 
 
 def _added_row(sequence: Sequence, vocab_size: int) -> step_pb2.AddedRow:
@@ -171,22 +177,20 @@ def _forked_row(source: Sequence, sibling: Sequence) -> step_pb2.ForkedRow:
     )
 
 
-def _group_blocks(
-    changes: GroupChanges, rows: list[int], sealed: list[Block]
-) -> step_pb2.GroupBlocks:
-    num_new_blocks = [0] * len(rows)
-    place = 0
-    for sequence, count in changes.new_blocks:
-        place = rows.index(sequence.row, place)
+def _write_changes(
+    blocks: step_pb2.GroupBlocks, rows: list[int], changes: GroupChanges, sealed: list[Block]
+) -> None:
+    """Write a group's changes into its part of a plan with these rows."""
+    num_new_blocks, place = blocks.num_new_blocks, 0
+    for row, count in changes.growth:
+        place = rows.index(row, place)
         num_new_blocks[place] = count
+    blocks.block_ids.extend([block.block_id for block in changes.new_blocks])
+    for row, source, target in changes.copies:
+        blocks.copy_row.append(row)
+        blocks.copy_source.append(source.block_id)
+        blocks.copy_target.append(target.block_id)
     # A block that was handed out again since it was sealed holds something else now.
     still = [block for block in sealed if block.block_hash and not block.pending_step]
-    return step_pb2.GroupBlocks(
-        num_new_blocks=num_new_blocks,
-        block_ids=changes.block_ids,
-        copy_row=[row for row, _, _ in changes.copies],
-        copy_source=[source.block_id for _, source, _ in changes.copies],
-        copy_target=[target.block_id for _, _, target in changes.copies],
-        sealed_block_ids=[block.block_id for block in still],
-        sealed_block_hashes=b"".join([block.block_hash for block in still if block.block_hash]),
-    )
+    blocks.sealed_block_ids.extend([block.block_id for block in still])
+    blocks.sealed_block_hashes = b"".join([block.block_hash for block in still if block.block_hash])

@@ -14,6 +14,7 @@ Idea of the rule: vLLM's v1 scheduler (https://github.com/vllm-project/vllm).
 
 from .planned_step import PlannedStep
 from .request import Sequence, SequenceStatus
+from .roster import Roster
 from .state import SchedulerState
 
 MAX_SENT_TOKENS = 1 << 18
@@ -28,6 +29,8 @@ def plan_step(state: SchedulerState, step_id: int, now_ns: int) -> PlannedStep:
     # Blocks are short after a preemption: a newcomer would be the next to lose its own.
     if not step.has_preempted:
         budget = _plan_waiting(state, step, budget, now_ns)
+    if step.added:
+        step.roster = Roster(step.sequences + step.added)
     for sequence in step.sampled:
         _let_coast(state, sequence)
     state.stats.num_computed_tokens += state.config.max_num_batched_tokens - budget
@@ -48,7 +51,7 @@ def _plan_running(state: SchedulerState, step: PlannedStep) -> int:
         running.land_last(running.num_coasting - budget)
     budget -= running.num_coasting
     step.last_samples = running.advance(step.step_id)
-    step.sequences = running.coasting_and(set(step.decided))
+    step.roster = running.coasting_and(step.decided)
     return budget
 
 
@@ -186,7 +189,6 @@ def _start(state: SchedulerState, sequence: Sequence, step: PlannedStep, now_ns:
     """Give a sequence that has its blocks a row."""
     request = sequence.request
     state.start(sequence)
-    step.sequences.append(sequence)
     step.added.append(sequence)
     if request.started_ns is None:
         state.requests.leave_queue(request, now_ns)
@@ -230,8 +232,7 @@ def _fork(state: SchedulerState, source: Sequence, step: PlannedStep) -> None:
 
 def _let_coast(state: SchedulerState, sequence: Sequence) -> None:
     """Take no decision on a planned sequence while its next slots are there and its own."""
-    num_writable = state.kv_cache.num_writable_tokens(sequence)
-    until = min(num_writable, sequence.token_limit - 1)
+    until = min(sequence.num_writable_tokens, sequence.token_limit - 1)
     num_steps = until - sequence.num_computed_tokens
     if num_steps > 0:
         request = sequence.request

@@ -65,6 +65,7 @@ class Request:
     # Usage, counted while the request lives.
     num_unfinished: int = 0
     """Sequences that have not finished."""
+    num_prompt_tokens: int = field(init=False)
     num_cached_tokens: int = 0
     num_computed_tokens: int = 0
     num_output_tokens: int = 0
@@ -74,9 +75,8 @@ class Request:
     started_ns: int | None = None
     first_token_ns: int | None = None
 
-    @property
-    def num_prompt_tokens(self) -> int:
-        return len(self.prompt_token_ids)
+    def __post_init__(self) -> None:
+        self.num_prompt_tokens = len(self.prompt_token_ids)
 
     @property
     def misses_prompt_logprobs(self) -> bool:
@@ -124,6 +124,8 @@ class Sequence:
     """One for each KV group; empty while it waits."""
     block_hashes: list[BlockHash] = field(init=False)
     """Chain over full blocks of known tokens, extended when it is needed."""
+    num_writable_tokens: int = 0
+    """Length up to which its blocks are there, and its own where they are not full."""
     num_registered_blocks: int = 0
     """Leading blocks whose content the prefix cache knows."""
     num_prefix_tokens: int = 0
@@ -140,7 +142,7 @@ class Sequence:
     @property
     def num_tokens(self) -> int:
         """Tokens known."""
-        return len(self.request.prompt_token_ids) + len(self.output_token_ids)
+        return self.request.num_prompt_tokens + len(self.output_token_ids)
 
     @property
     def is_complete(self) -> bool:

@@ -33,16 +33,19 @@ def apply_result(state: SchedulerState, result: step_pb2.StepResult, now_ns: int
     _check(step, result, token_ids, state.config.vocab_size)
     state.in_flight.popleft()
     state.step_cost.observe(step, result.timings)
-    samplers: list[Sequence] = step.samplers
+    samplers, logprob_samplers = step.samplers, step.logprob_samplers
     in_row = step.in_row() if result.errors or result.prompt_logprobs else {}
     failed = {in_row[error.row]: error.message for error in result.errors}
     if result.errors:
         _fail(state, step, failed, now_ns)
         samplers = [sequence for sequence in samplers if sequence not in failed]
+        logprob_samplers = [sequence for sequence in logprob_samplers if sequence not in failed]
     state.kv_cache.seal(step)
     for part in result.prompt_logprobs:
         _accept_prompt_logprobs(state, in_row[part.row], part, step.voided)
-    _accept_logprobs(state, step, samplers, result.logprobs)
+    for sequence, logprobs in zip(logprob_samplers, result.logprobs, strict=True):
+        if sequence not in step.voided:
+            state.outputs.add_logprobs(sequence.request.router_id, logprobs)
     _accept(state, step, samplers, token_ids, now_ns)
 
 
@@ -86,11 +89,11 @@ def _check(
 
 
 def _check_logprobs(step: PlannedStep, result: step_pb2.StepResult) -> None:
-    num_wanted = len([sequence for sequence in step.samplers if sequence.wants_logprobs])
+    num_wanted = len(step.logprob_samplers)
     if num_wanted and result.errors:
         in_row = step.in_row()
         failed = {in_row[error.row] for error in result.errors}
-        num_wanted = sum(s.wants_logprobs and s not in failed for s in step.samplers)
+        num_wanted = len([s for s in step.logprob_samplers if s not in failed])
     if len(result.logprobs) != num_wanted:
         raise BadResult(
             f"step {step.step_id} brings {num_wanted} log-probabilities, its result has"
@@ -157,19 +160,6 @@ def _accept_prompt_logprobs(
             ),
         )
         request.next_prompt_logprob += len(positions)
-
-
-def _accept_logprobs(
-    state: SchedulerState,
-    step: PlannedStep,
-    samplers: list[Sequence],
-    logprobs: Iterable[common_pb2.PositionLogprobs],
-) -> None:
-    """Pass on the log-probabilities of tokens that are about to be accepted."""
-    wanting = [sequence for sequence in samplers if sequence.wants_logprobs]
-    for sequence, part in zip(wanting, logprobs, strict=True):
-        if sequence not in step.voided:
-            state.outputs.add_logprobs(sequence.request.router_id, part)
 
 
 def _accept(

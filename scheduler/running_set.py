@@ -7,9 +7,11 @@ decisions that it takes, not the rows that it has.
 """
 
 from bisect import bisect_left, insort
+from collections import defaultdict
 from operator import attrgetter
 
 from .request import Sequence
+from .roster import Roster
 
 _order = attrgetter("order")
 
@@ -29,10 +31,13 @@ class RunningSet:
     def clear(self) -> None:
         """Begin anew, with workers that know of no row."""
         self._sequences: list[Sequence] = []
-        self._landed: set[Sequence] = set()
+        # Of all of them; None: to be made.
+        self._roster: Roster | None = None
+        # A set, in the order in which they landed, which is much that in which they are planned.
+        self._landed: dict[Sequence, None] = {}
         self.num_coasting = 0
         # By step; one that landed before, or was removed, is still in it.
-        self._due: dict[int, list[Sequence]] = {}
+        self._due: defaultdict[int, list[Sequence]] = defaultdict(list)
         self._ending: dict[int, list[Sequence]] = {}
         # Taken from the end: low rows first.
         self._free_rows = list(reversed(range(self._num_rows)))
@@ -48,7 +53,8 @@ class RunningSet:
     def snapshot(self) -> list[Sequence]:
         """Return the sequences in order, their lengths up to date; the set may change meanwhile."""
         for sequence in self._sequences:
-            self._settle(sequence)
+            if sequence.due_step_id:
+                self._settle(sequence)
         return self._sequences.copy()
 
     def landed(self) -> list[Sequence]:
@@ -59,14 +65,16 @@ class RunningSet:
         """Give the sequence a row; there has to be a free one."""
         sequence.row = self._free_rows.pop()
         insort(self._sequences, sequence, key=_order)
-        self._landed.add(sequence)
+        self._roster = None
+        self._landed[sequence] = None
 
     def remove(self, sequence: Sequence) -> None:
         """Take the sequence's row back; it does not coast."""
-        self._landed.remove(sequence)
+        del self._landed[sequence]
         place = self._place(sequence)
         assert self._sequences[place] is sequence
         del self._sequences[place]
+        self._roster = None
         self._free_rows.append(sequence.row)
         self._freed_rows.append(sequence.row)
         sequence.row = -1
@@ -85,25 +93,22 @@ class RunningSet:
         """
         due_step_id = self._last_step_id + num_steps + 1
         sequence.due_step_id = due_step_id
-        self._landed.remove(sequence)
+        del self._landed[sequence]
         self.num_coasting += 1
-        self._due.setdefault(due_step_id, []).append(sequence)
+        self._due[due_step_id].append(sequence)
         if is_to_end:
             self._ending.setdefault(due_step_id - 1, []).append(sequence)
 
     def land(self, sequence: Sequence) -> None:
         """Let the next step take a decision on the sequence, if it coasts."""
         if sequence.due_step_id:
-            self._settle(sequence)
-            sequence.due_step_id = 0
-            self.num_coasting -= 1
-            self._landed.add(sequence)
+            self._land(sequence)
 
     def land_due(self, step_id: int) -> list[Sequence]:
         """Return, in order, the sequences that the step takes a decision on."""
         for sequence in self._due.pop(step_id, ()):
             if sequence.due_step_id == step_id:
-                self.land(sequence)
+                self._land(sequence)
         return self.landed()
 
     def land_last(self, count: int) -> None:
@@ -122,19 +127,27 @@ class RunningSet:
         self._last_step_id = step_id
         return self._ending.pop(step_id, [])
 
-    def coasting_and(self, decided: set[Sequence]) -> list[Sequence]:
+    def coasting_and(self, decided: list[Sequence]) -> Roster:
         """Return, in order, the sequences that coast and these, which do not."""
-        if len(decided) == len(self._landed):
-            return self._sequences.copy()
-        return [s for s in self._sequences if s.due_step_id or s in decided]
+        if len(decided) < len(self._landed):
+            takes_part = set(decided)
+            return Roster([s for s in self._sequences if s.due_step_id or s in takes_part])
+        if self._roster is None:
+            self._roster = Roster(self._sequences.copy())
+        return self._roster
+
+    def _land(self, sequence: Sequence) -> None:
+        self._settle(sequence)
+        sequence.due_step_id = 0
+        self.num_coasting -= 1
+        self._landed[sequence] = None
 
     def _settle(self, sequence: Sequence) -> None:
         """Write down how far a coasting sequence has come."""
-        if sequence.due_step_id:
-            num_steps = self._last_step_id - sequence.last_step_id
-            sequence.num_computed_tokens += num_steps
-            sequence.num_expected_tokens += num_steps
-            sequence.last_step_id = self._last_step_id
+        num_steps = self._last_step_id - sequence.last_step_id
+        sequence.num_computed_tokens += num_steps
+        sequence.num_expected_tokens += num_steps
+        sequence.last_step_id = self._last_step_id
 
     def _place(self, sequence: Sequence) -> int:
         return bisect_left(self._sequences, sequence.order, key=_order)

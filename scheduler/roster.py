@@ -1,0 +1,43 @@
+"""The sequences of a step, in the order of its columns, and what no step changes about them.
+
+Steps between two changes of who runs share a roster, so that this is made once for all of them.
+"""
+
+from functools import lru_cache
+
+from octavo.v1 import step_pb2
+
+from .request import Sequence
+
+
+class Roster:
+    """Sequences that have rows.
+
+    Attributes:
+        sequences: never changed, because steps share it.
+        rows: theirs.
+        with_logprobs: those whose tokens come with log-probabilities.
+    """
+
+    def __init__(self, sequences: list[Sequence]) -> None:
+        self.sequences = sequences
+        self.rows = [sequence.row for sequence in sequences]
+        self.with_logprobs = [sequence for sequence in sequences if sequence.wants_logprobs]
+        self._row_column = step_pb2.StepPlan(row=self.rows).SerializeToString()
+
+    def plan(self, num_groups: int) -> step_pb2.StepPlan:
+        """Return a plan with these rows, in which each gets its next token and no block.
+
+        Parsing columns takes a fifth of the time that setting them from lists does.
+        """
+        others = _decoding_columns(len(self.rows), num_groups)
+        # One message after the other is both, merged.
+        return step_pb2.StepPlan.FromString(self._row_column + others)
+
+
+@lru_cache(maxsize=64)
+def _decoding_columns(num_rows: int, num_groups: int) -> bytes:
+    """Return a plan with all columns but `row`, serialized."""
+    ones, group = [1] * num_rows, step_pb2.GroupBlocks(num_new_blocks=[0] * num_rows)
+    plan = step_pb2.StepPlan(num_new_tokens=ones, needs_sample=ones, groups=[group] * num_groups)
+    return plan.SerializeToString()
