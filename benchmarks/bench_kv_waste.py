@@ -160,9 +160,6 @@ def _answer(plan: step_pb2.StepPlan) -> step_pb2.StepResult:
     return step_pb2.StepResult(
         epoch=plan.epoch,
         step_id=plan.step_id,
-        row=plan.row,
-        num_computed_tokens=plan.num_new_tokens,
-        num_tokens=[int(needs) for needs in plan.needs_sample],
         token_ids=[1] * sum(plan.needs_sample),
     )
 

@@ -84,9 +84,6 @@ def answer(plan: step_pb2.StepPlan, rng: random.Random) -> bytes:
     return step_pb2.StepResult(
         epoch=plan.epoch,
         step_id=plan.step_id,
-        row=plan.row,
-        num_computed_tokens=plan.num_new_tokens,
-        num_tokens=plan.needs_sample,
         token_ids=[rng.randrange(VOCAB_SIZE - 1) for _ in range(sum(plan.needs_sample))],
     ).SerializeToString()
 

@@ -2,5 +2,5 @@
 
 VERSION = "0.1.0"
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 """Told in every handshake. A change that an older process would misread raises it."""

@@ -5,7 +5,6 @@ the live tables, because rows are reused while results are on their way.
 """
 
 from dataclasses import dataclass, field
-from itertools import compress
 
 from octavo.v1 import step_pb2
 
@@ -38,8 +37,7 @@ class PlannedStep:
         sampled: those of them that get a token.
         last_samples: sequences that coast, and may get their last token.
         forks: (source, sibling) pairs; the siblings' rows come after the others in the result.
-        rows, num_new_tokens, needs_sample: the plan's columns; set by `close`, like the next three.
-        fork_rows: rows of the siblings.
+        fork_rows: rows of the siblings; set by `close`, like the next three.
         samplers: sequences that get a token, in the order of the result.
         logprob_samplers: those of them whose tokens come with log-probabilities.
         marked: sequences whose token may be their first, or the last that they are allowed.
@@ -59,9 +57,6 @@ class PlannedStep:
         self.added: list[Sequence] = []
         self.forks: list[tuple[Sequence, Sequence]] = []
         self.groups = [GroupChanges() for _ in range(num_groups)]
-        self.rows: list[int] = []
-        self.num_new_tokens: list[int] = []
-        self.needs_sample: list[int] = []
         self.fork_rows: list[int] = []
         self.samplers: list[Sequence] = []
         self.logprob_samplers: list[Sequence] = []
@@ -91,7 +86,7 @@ class PlannedStep:
         """Return who was in which row, siblings included; after `close`."""
         siblings = [sibling for _, sibling in self.forks]
         return dict(
-            zip(self.rows + self.fork_rows, self.sequences + siblings, strict=True),
+            zip(self.roster.rows + self.fork_rows, self.sequences + siblings, strict=True),
         )
 
     def close(
@@ -104,7 +99,7 @@ class PlannedStep:
             freed_rows: rows given back since the last plan.
             sealed: for each group, the blocks whose content became final since the last plan.
         """
-        plan = self._set_columns()
+        plan = self._columns()
         plan.epoch = epoch
         plan.step_id = self.step_id
         for row in freed_rows:
@@ -114,27 +109,24 @@ class PlannedStep:
         for source, sibling in self.forks:
             plan.forked_rows.append(_forked_row(source, sibling))
         for changes, final, blocks in zip(self.groups, sealed, plan.groups, strict=True):
-            _write_changes(blocks, self.rows, changes, final)
+            _write_changes(blocks, self.roster.rows, changes, final)
         siblings = [sibling for _, sibling in self.forks]
         self.fork_rows = [sibling.row for sibling in siblings]
         self.samplers, self.logprob_samplers = self.roster.sequences, self.roster.with_logprobs
         if self.chunks or siblings:
-            self.samplers = [*compress(self.roster.sequences, self.needs_sample), *siblings]
+            partial = {s for s, (_, needs_sample) in self.chunks.items() if not needs_sample}
+            self.samplers = [s for s in self.sequences if s not in partial] + siblings
             self.logprob_samplers = [s for s in self.samplers if s.wants_logprobs]
         self.marked = [*self.sampled, *siblings, *self.last_samples]
         return plan
 
-    def _set_columns(self) -> step_pb2.StepPlan:
-        """Set the columns; return a plan with them."""
-        self.rows = self.roster.rows
-        self.num_new_tokens = [1] * len(self.rows)
-        self.needs_sample = [1] * len(self.rows)
-        plan = self.roster.plan(len(self.groups))
-        place = 0
+    def _columns(self) -> step_pb2.StepPlan:
+        """Return a plan with all columns but those of the groups."""
+        plan, place = self.roster.plan(len(self.groups)), 0
         for sequence, (num_new_tokens, needs_sample) in self.chunks.items():
-            place = self.rows.index(sequence.row, place)
-            self.num_new_tokens[place] = plan.num_new_tokens[place] = num_new_tokens
-            self.needs_sample[place] = plan.needs_sample[place] = int(needs_sample)
+            place = self.roster.rows.index(sequence.row, place)
+            plan.num_new_tokens[place] = num_new_tokens
+            plan.needs_sample[place] = int(needs_sample)
         return plan
 
 

@@ -29,18 +29,20 @@ def apply_result(state: SchedulerState, result: step_pb2.StepResult, now_ns: int
         state.stats.num_stale_results += 1
         return
     step = state.in_flight[0]
-    token_ids = result.token_ids[:]
-    _check(step, result, token_ids, state.config.vocab_size)
-    state.in_flight.popleft()
-    state.step_cost.observe(step, result.timings)
+    failed = _failures(step, result)
     samplers, logprob_samplers = step.samplers, step.logprob_samplers
-    in_row = step.in_row() if result.errors or result.prompt_logprobs else {}
-    failed = {in_row[error.row]: error.message for error in result.errors}
-    if result.errors:
-        _fail(state, step, failed, now_ns)
+    if failed:
         samplers = [sequence for sequence in samplers if sequence not in failed]
         logprob_samplers = [sequence for sequence in logprob_samplers if sequence not in failed]
+    token_ids = result.token_ids[:]
+    _check_tokens(step, result, token_ids, len(samplers), state.config.vocab_size)
+    _check_logprobs(step, result, len(logprob_samplers))
+    state.in_flight.popleft()
+    state.step_cost.observe(step, result.timings)
+    if failed:
+        _fail(state, step, failed, now_ns)
     state.kv_cache.seal(step)
+    in_row = step.in_row() if result.prompt_logprobs else {}
     for part in result.prompt_logprobs:
         _accept_prompt_logprobs(state, in_row[part.row], part, step.voided)
     for sequence, logprobs in zip(logprob_samplers, result.logprobs, strict=True):
@@ -59,48 +61,45 @@ def _is_due(state: SchedulerState, result: step_pb2.StepResult) -> bool:
     return True
 
 
-def _check(
-    step: PlannedStep, result: step_pb2.StepResult, token_ids: list[int], vocab_size: int
-) -> None:
-    """Raise BadResult unless the result's columns are those that the plan asked for."""
-    rows = step.rows + step.fork_rows
-    num_tokens = step.needs_sample + [1] * len(step.forks)
-    if result.row != rows:
-        raise BadResult(f"step {step.step_id} has rows {rows}, its result has {result.row}")
+def _failures(step: PlannedStep, result: step_pb2.StepResult) -> dict[Sequence, str]:
+    """Return who failed, with the message; raises BadResult for a row that is not in the step."""
+    if not result.errors:
+        return {}
+    in_row = step.in_row()
     for error in result.errors:
-        if error.row not in rows:
+        if error.row not in in_row:
             raise BadResult(f"step {step.step_id} has no row {error.row}, which is said to fail")
-        num_tokens[rows.index(error.row)] = 0
-    if result.num_tokens != num_tokens:
+    return {in_row[error.row]: error.message for error in result.errors}
+
+
+def _check_tokens(
+    step: PlannedStep,
+    result: step_pb2.StepResult,
+    token_ids: list[int],
+    num_tokens: int,
+    vocab_size: int,
+) -> None:
+    """Raise BadResult unless there are so many tokens, one for each row that sampled."""
+    if len(token_ids) != num_tokens:
         raise BadResult(
-            f"step {step.step_id} brings {num_tokens} tokens, its result has {result.num_tokens}"
-        )
-    if result.num_computed_tokens != step.num_new_tokens + [0] * len(step.forks):
-        raise BadResult(f"step {step.step_id}: num_computed_tokens is not what was planned")
-    if len(token_ids) != sum(num_tokens):
-        raise BadResult(
-            f"step {step.step_id} brings {sum(num_tokens)} tokens, token_ids has {len(token_ids)}"
+            f"step {step.step_id} brings {num_tokens} tokens, its result has {len(token_ids)}"
         )
     if token_ids and max(token_ids) >= vocab_size:
         raise BadResult(
             f"step {step.step_id} brings token {max(token_ids)}; there are {vocab_size}"
         )
-    _check_logprobs(step, result)
+    if result.num_tokens or result.num_drafted_tokens:
+        raise BadResult(f"step {step.step_id} has no drafts, but its result counts tokens by row")
 
 
-def _check_logprobs(step: PlannedStep, result: step_pb2.StepResult) -> None:
-    num_wanted = len(step.logprob_samplers)
-    if num_wanted and result.errors:
-        in_row = step.in_row()
-        failed = {in_row[error.row] for error in result.errors}
-        num_wanted = len([s for s in step.logprob_samplers if s not in failed])
+def _check_logprobs(step: PlannedStep, result: step_pb2.StepResult, num_wanted: int) -> None:
     if len(result.logprobs) != num_wanted:
         raise BadResult(
             f"step {step.step_id} brings {num_wanted} log-probabilities, its result has"
             f" {len(result.logprobs)}"
         )
     for part in result.prompt_logprobs:
-        if part.row not in step.rows:
+        if part.row not in step.roster.rows:
             raise BadResult(f"step {step.step_id} has no row {part.row}, whose prompt is told of")
 
 
@@ -198,7 +197,7 @@ def _ended(
     Whose last one is allowed is known from the plan; whose is a stop token, most steps rule out
     for all requests at once.
     """
-    ended = {sequence for sequence in step.marked if sequence.is_complete}
+    ended = {s for s in step.marked if len(s.output_token_ids) >= s.request.max_output_tokens}
     if not state.requests.stop_token_ids.isdisjoint(token_ids):
         ended.update(
             sequence

@@ -78,9 +78,6 @@ class MockRunner:
         for row, token_id in zip(sampled.tolist(), token_ids, strict=True):
             self._rows.append_token(row, token_id)
         result = step_pb2.StepResult(epoch=plan.epoch, step_id=plan.step_id)
-        result.row.extend(columns.row.tolist() + forked)
-        result.num_computed_tokens.extend(columns.num_new_tokens.tolist() + [0] * len(forked))
-        result.num_tokens.extend(columns.needs_sample.astype(int).tolist() + [1] * len(forked))
         result.token_ids.extend(token_ids)
         wanting = np.flatnonzero(self._rows.sampling.num_logprobs[sampled] != NO_LOGPROBS)
         raw = self._even_logits(slice(0, len(wanting)))

@@ -117,7 +117,7 @@ class ModelRunner:
         failed: set[int],
         result: StepResult,
     ) -> None:
-        """Sample and fill the result's columns: the plan's rows, then those forked in it.
+        """Sample and tell the tokens: the plan's rows, then those forked in it.
 
         Args:
             failed: rows that are told as errors already, and get no token.
@@ -131,14 +131,6 @@ class ModelRunner:
             logits = logits[[*range(len(sampled)), *sources]]
             sampled = np.concatenate((sampled, forked))
         tokens = self._append_tokens(logits, sampled, failed, result)
-
-        result.row.extend(columns.row.tolist())
-        result.row.extend(forked.tolist())
-        result.num_computed_tokens.extend(columns.num_new_tokens.tolist())
-        result.num_computed_tokens.extend([0] * len(forked))
-        has_token = np.concatenate((columns.needs_sample, np.ones(len(forked), np.bool_)))
-        has_token[has_token] = tokens != _NOT_A_NUMBER
-        result.num_tokens.extend(has_token.astype(int).tolist())
         result.token_ids.extend(tokens[tokens != _NOT_A_NUMBER].tolist())
 
     def _append_tokens(

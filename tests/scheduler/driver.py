@@ -116,7 +116,8 @@ class Driver:
             result.timings.forward_ns = self.step_ns + self.token_ns * sum(plan.num_new_tokens)
             self._note_failures(plan, result)
             self.results.append(result)
-            self._in_flight.append([self._in_row[row] for row in result.row])
+            rows = [*plan.row, *(forked.row for forked in plan.forked_rows)]
+            self._in_flight.append([self._in_row[row] for row in rows])
         self.observe()
         return plan
 

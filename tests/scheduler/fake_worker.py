@@ -92,8 +92,7 @@ class FakeWorker:
             if forked.source_row in spoilt:
                 spoilt.add(forked.row)
         rows += [forked.row for forked in plan.forked_rows]
-        result = step_pb2.StepResult(epoch=plan.epoch, step_id=plan.step_id, row=rows)
-        result.num_computed_tokens.extend(num_new + [0] * len(plan.forked_rows))
+        result = step_pb2.StepResult(epoch=plan.epoch, step_id=plan.step_id)
         needs_sample = [*plan.needs_sample, *([1] * len(plan.forked_rows))]
         for index, (row, sample) in enumerate(zip(rows, needs_sample, strict=True)):
             has_failed = index in failing
@@ -101,7 +100,6 @@ class FakeWorker:
                 result.errors.add(row=row, message="not a number")
                 self._spoil(row, num_new[index] if index < len(num_new) else 0)
             token = self._sample(row, is_spoilt=has_failed or row in spoilt) if sample else None
-            result.num_tokens.append(int(token is not None and not has_failed))
             if token is not None and not has_failed:
                 result.token_ids.append(token)
         return result

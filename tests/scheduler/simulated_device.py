@@ -133,9 +133,6 @@ class Simulation:
         return step_pb2.StepResult(
             epoch=plan.epoch,
             step_id=plan.step_id,
-            row=plan.row,
-            num_computed_tokens=plan.num_new_tokens,
-            num_tokens=plan.needs_sample,
             token_ids=[1] * sum(plan.needs_sample),
             timings=timings,
         )

@@ -213,9 +213,6 @@ def test_a_result_without_the_log_probabilities_that_were_asked_for_is_refused()
     result = step_pb2.StepResult(
         epoch=plan.epoch,
         step_id=plan.step_id,
-        row=plan.row,
-        num_computed_tokens=[3],
-        num_tokens=[1],
         token_ids=[5],
     )
     with pytest.raises(BadResult, match="brings 1 log-probabilities, its result has 0"):

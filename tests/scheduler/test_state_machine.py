@@ -50,12 +50,7 @@ configs = st.builds(
     max_num_queued_requests=st.integers(1, 8),
 )
 DAMAGES: dict[str, Callable[[step_pb2.StepResult], object]] = {
-    "a row more": lambda result: result.row.append(0),
-    "another row": lambda result: result.row.__setitem__(0, result.row[0] + 1),
-    "no rows": lambda result: result.ClearField("row"),
-    "a count too high": lambda result: result.num_tokens.__setitem__(0, result.num_tokens[0] + 1),
-    "a count less": lambda result: result.num_tokens.pop(),
-    "more computed": lambda result: result.num_computed_tokens.__setitem__(0, 40),
+    "counts of drafts": lambda result: result.num_tokens.append(1),
     "a token more": lambda result: result.token_ids.append(0),
     "a token outside the vocabulary": lambda result: result.token_ids.insert(0, VOCAB_SIZE),
     "an unknown row failed": lambda result: result.errors.add(row=99, message="?"),

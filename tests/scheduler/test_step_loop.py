@@ -101,7 +101,7 @@ async def test_a_worker_whose_results_make_no_sense_is_replaced(tmp_path: Path) 
     async with running_engine(tmp_path) as (engine, worker):
         (request,) = await engine.submit(submit_request(PROMPT))
         plan = await worker.next_plan()
-        nonsense = step_pb2.StepResult(epoch=plan.epoch, step_id=plan.step_id, row=[3])
+        nonsense = step_pb2.StepResult(epoch=plan.epoch, step_id=plan.step_id, token_ids=[3, 3])
         await worker.send(step_pb2.WorkerFrame(result=nonsense))
         refused = (await worker.receive_kind("refused")).refused
         assert refused.reason.startswith("its result of step 1 is wrong")

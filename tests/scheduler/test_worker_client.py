@@ -249,7 +249,7 @@ def mutated(frame: bytes) -> st.SearchStrategy[bytes]:
     return st.one_of(one_byte, st.integers(0, len(frame)).map(lambda end: frame[:end]))
 
 
-STALE_RESULT = step_pb2.StepResult(epoch=200, step_id=1, row=[1, 2], token_ids=[3, 300])
+STALE_RESULT = step_pb2.StepResult(epoch=200, step_id=1, token_ids=[3, 300])
 READY = step_pb2.WorkerReady(protocol_version=1, incarnation=5, model_hash=bytes(16), block_size=4)
 garbage = st.one_of(
     st.binary(max_size=64).map(lambda body: [body]),

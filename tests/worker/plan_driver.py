@@ -23,6 +23,7 @@ class PlanDriver:
     _added: list[step_pb2.AddedRow] = field(default_factory=list)
     _freed: list[int] = field(default_factory=list)
     _copies: list[tuple[int, int, int]] = field(default_factory=list)
+    _samplers: dict[int, list[int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._next_block = self.first_block
@@ -80,9 +81,19 @@ class PlanDriver:
                 step_pb2.ForkedRow(source_row=source, row=row, seed=seed, num_shared_blocks=shared)
             )
         result = self.runner.execute(plan)
-        for row, num_tokens in zip(result.row, result.num_tokens, strict=True):
-            self.num_tokens[row] += num_tokens
+        sampled = [row for row, ends in zip(plan.row, plan.needs_sample, strict=True) if ends]
+        failed = {error.row for error in result.errors}
+        self._samplers[plan.step_id] = [
+            row for row in [*sampled, *(forks or {})] if row not in failed
+        ]
+        for row in self._samplers[plan.step_id]:
+            self.num_tokens[row] += 1
         return result
+
+    def tokens_by_row(self, result: step_pb2.StepResult) -> dict[int, list[int]]:
+        """Return the tokens that a step sampled, by row."""
+        rows = self._samplers[result.step_id]
+        return {row: [token] for row, token in zip(rows, result.token_ids, strict=True)}
 
     def generate(self, row: int, token_ids: Sequence[int], count: int, chunk: int) -> list[int]:
         """Run one row alone to `count` tokens, its prompt `chunk` tokens at a time."""
@@ -120,12 +131,3 @@ class PlanDriver:
     def _take_block(self) -> int:
         self._next_block += 1
         return self._next_block - 1
-
-
-def tokens_by_row(result: step_pb2.StepResult) -> dict[int, list[int]]:
-    """Return the tokens that a step sampled, by row."""
-    flat = iter(result.token_ids)
-    return {
-        row: [next(flat) for _ in range(num_tokens)]
-        for row, num_tokens in zip(result.row, result.num_tokens, strict=True)
-    }

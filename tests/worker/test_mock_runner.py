@@ -65,13 +65,11 @@ def test_chunks_forks_and_resumption_change_no_token() -> None:
     chunk = plan(1, [(0, 3, 0)])
     chunk.added_rows.append(added(0, [5, 6, 7, 8, 9], [0, 1]))
     result = runner.execute(chunk)
-    assert (list(result.num_tokens), list(result.token_ids)) == ([0], [])
+    assert not result.token_ids
 
     last = plan(2, [(0, 2, 1)])
     last.forked_rows.add(source_row=0, row=3, seed=1, num_shared_blocks=[2])
     result = runner.execute(last)
-    assert list(result.row) == [0, 3]
-    assert list(result.num_computed_tokens) == [2, 0]
     (token, _) = result.token_ids
     assert list(result.token_ids) == expected_tokens([5, 6, 7, 8, 9], 1, seed=0) * 2
 
@@ -105,7 +103,7 @@ def test_a_plan_without_work_only_frees() -> None:
     runner.execute(first)
     freeing = plan(2)
     freeing.freed_rows.append(0)
-    assert list(runner.execute(freeing).row) == []
+    assert not runner.execute(freeing).token_ids
 
 
 def test_all_tokens_are_equally_probable_where_log_probabilities_are_wanted() -> None:

@@ -10,7 +10,7 @@ from transformers import LlamaForCausalLM
 from octavo.v1 import common_pb2, step_pb2
 from octavo.worker.model_runner import ModelRunner
 from octavo.worker.rows import BadPlan
-from tests.worker.plan_driver import PlanDriver, tokens_by_row
+from tests.worker.plan_driver import PlanDriver
 from tests.worker.runners import BLOCK_SIZE, loaded_runner, poisoned_runner
 from tests.worker.tiny_models import LLAMA3_ROPE, greedy_tokens, save_tiny_llama, write_gguf
 
@@ -69,22 +69,17 @@ def test_rows_in_one_step_do_not_disturb_each_other(
     results = [driver.step({2: len(OTHER), 7: 8})]
     results += [driver.step({7: 1, 2: 1}) for _ in range(COUNT - 1)]
     for result in results:
-        for row, sampled in tokens_by_row(result).items():
+        for row, sampled in driver.tokens_by_row(result).items():
             tokens[row] += sampled
     assert tokens[7] == expected
     assert tokens[2] == greedy_tokens(saved[1], OTHER, COUNT)
 
 
-def test_result_has_a_column_for_each_row_and_tokens_for_those_that_sampled(
-    driver: PlanDriver,
-) -> None:
+def test_result_has_tokens_for_the_rows_that_sampled(driver: PlanDriver) -> None:
     driver.add(4, PROMPT)
     driver.add(1, OTHER)
     result = driver.step({4: 6, 1: len(OTHER)})
     assert (result.epoch, result.step_id) == (1, 1)
-    assert list(result.row) == [4, 1]
-    assert list(result.num_computed_tokens) == [6, 7]
-    assert list(result.num_tokens) == [0, 1]
     assert len(result.token_ids) == 1
     assert result.timings.forward_ns > 0
 
@@ -93,7 +88,7 @@ def test_a_step_without_work_only_frees(driver: PlanDriver, expected: list[int])
     driver.generate(0, OTHER, 3, 4)
     driver.free(0)
     result = driver.step({})
-    assert not result.row and not result.token_ids
+    assert not result.token_ids
     # The row is poisoned now; whoever takes it next sees nothing of that.
     assert driver.generate(0, PROMPT, COUNT, 13) == expected
 
@@ -110,15 +105,14 @@ def test_forks_share_the_prompt_and_go_on_apart(driver: PlanDriver) -> None:
 
     driver.add(10, PROMPT, sampling=SEEDED, seed=40)
     result = driver.step({10: len(PROMPT)}, forks={11: (10, 41), 12: (10, 42)})
-    assert list(result.row) == [10, 11, 12]
-    assert list(result.num_computed_tokens) == [len(PROMPT), 0, 0]
-    together = tokens_by_row(result)
+    together = driver.tokens_by_row(result)
+    assert list(together) == [10, 11, 12]
     # Thirteen tokens leave the fourth block partial, and all three hold it: two copy it before
     # they write, and the last one writes in place.
     driver.copy_last_block(10)
     driver.copy_last_block(11)
     while len(together[12]) < COUNT:
-        for row, sampled in tokens_by_row(driver.step({11: 1, 12: 1, 10: 1})).items():
+        for row, sampled in driver.tokens_by_row(driver.step({11: 1, 12: 1, 10: 1})).items():
             together[row] += sampled
     assert together == {10: alone[40], 11: alone[41], 12: alone[42]}
 
@@ -147,7 +141,7 @@ def test_a_row_whose_logits_are_nan_fails_alone(driver: PlanDriver, expected: li
     (error,) = result.errors
     assert error.row == 1
     assert "NaN" in error.message
-    assert tokens_by_row(result) == {0: expected[:1], 1: []}
+    assert driver.tokens_by_row(result) == {0: expected[:1]}
 
 
 def test_a_plan_under_way_after_a_failed_row_still_runs(driver: PlanDriver) -> None:
