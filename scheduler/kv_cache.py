@@ -104,7 +104,8 @@ class KVCacheManager:
                 blocks = self.groups[index].take(num_new_blocks)
                 table += blocks
                 changes = step.groups[index]
-                changes.growth.append((sequence.row, num_new_blocks))
+                changes.grown_rows.append(sequence.row)
+                changes.num_new_blocks.append(num_new_blocks)
                 changes.new_blocks += blocks
         sequence.num_writable_tokens = num_blocks * self._block_size
         return True

@@ -17,8 +17,9 @@ from .roster import Roster
 class GroupChanges:
     """What the step changes in one KV group."""
 
-    growth: list[tuple[int, int]] = field(default_factory=list)
-    """(row, number of new blocks), in the order of the columns."""
+    grown_rows: list[int] = field(default_factory=list)
+    num_new_blocks: list[int] = field(default_factory=list)
+    """Of each grown row."""
     new_blocks: list[Block] = field(default_factory=list)
     copies: list[tuple[int, Block, Block]] = field(default_factory=list)
     """(row, source, target)."""
@@ -108,8 +109,8 @@ class PlannedStep:
             plan.added_rows.append(_added_row(sequence, vocab_size))
         for source, sibling in self.forks:
             plan.forked_rows.append(_forked_row(source, sibling))
-        for changes, final, blocks in zip(self.groups, sealed, plan.groups, strict=True):
-            _write_changes(blocks, self.roster.rows, changes, final)
+        for changes, final in zip(self.groups, sealed, strict=True):
+            _write_changes(plan.groups.add(), changes, final)
         siblings = [sibling for _, sibling in self.forks]
         self.fork_rows = [sibling.row for sibling in siblings]
         self.samplers, self.logprob_samplers = self.roster.sequences, self.roster.with_logprobs
@@ -121,8 +122,8 @@ class PlannedStep:
         return plan
 
     def _columns(self) -> step_pb2.StepPlan:
-        """Return a plan with all columns but those of the groups."""
-        plan, place = self.roster.plan(len(self.groups)), 0
+        """Return a plan with the step's columns."""
+        plan, place = self.roster.plan(), 0
         for sequence, (num_new_tokens, needs_sample) in self.chunks.items():
             place = self.roster.rows.index(sequence.row, place)
             plan.num_new_tokens[place] = num_new_tokens
@@ -170,13 +171,11 @@ def _forked_row(source: Sequence, sibling: Sequence) -> step_pb2.ForkedRow:
 
 
 def _write_changes(
-    blocks: step_pb2.GroupBlocks, rows: list[int], changes: GroupChanges, sealed: list[Block]
+    blocks: step_pb2.GroupBlocks, changes: GroupChanges, sealed: list[Block]
 ) -> None:
-    """Write a group's changes into its part of a plan with these rows."""
-    num_new_blocks, place = blocks.num_new_blocks, 0
-    for row, count in changes.growth:
-        place = rows.index(row, place)
-        num_new_blocks[place] = count
+    """Write a group's changes into its part of the plan."""
+    blocks.grown_row.extend(changes.grown_rows)
+    blocks.num_new_blocks.extend(changes.num_new_blocks)
     blocks.block_ids.extend([block.block_id for block in changes.new_blocks])
     for row, source, target in changes.copies:
         blocks.copy_row.append(row)

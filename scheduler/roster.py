@@ -25,19 +25,17 @@ class Roster:
         self.with_logprobs = [sequence for sequence in sequences if sequence.wants_logprobs]
         self._row_column = step_pb2.StepPlan(row=self.rows).SerializeToString()
 
-    def plan(self, num_groups: int) -> step_pb2.StepPlan:
-        """Return a plan with these rows, in which each gets its next token and no block.
+    def plan(self) -> step_pb2.StepPlan:
+        """Return a plan with these rows, in which each gets its next token.
 
         Parsing columns takes a fifth of the time that setting them from lists does.
         """
-        others = _decoding_columns(len(self.rows), num_groups)
         # One message after the other is both, merged.
-        return step_pb2.StepPlan.FromString(self._row_column + others)
+        return step_pb2.StepPlan.FromString(self._row_column + _decoding_columns(len(self.rows)))
 
 
 @lru_cache(maxsize=64)
-def _decoding_columns(num_rows: int, num_groups: int) -> bytes:
+def _decoding_columns(num_rows: int) -> bytes:
     """Return a plan with all columns but `row`, serialized."""
-    ones, group = [1] * num_rows, step_pb2.GroupBlocks(num_new_blocks=[0] * num_rows)
-    plan = step_pb2.StepPlan(num_new_tokens=ones, needs_sample=ones, groups=[group] * num_groups)
-    return plan.SerializeToString()
+    ones = [1] * num_rows
+    return step_pb2.StepPlan(num_new_tokens=ones, needs_sample=ones).SerializeToString()

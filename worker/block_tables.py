@@ -88,16 +88,21 @@ class BlockTables:
         self._undo.write(self.references, blocks, self.references[blocks] + 1)
         self._take(blocks[num_held:])
 
-    def grow(self, rows: NDArray[np.intp], changes: step_pb2.GroupBlocks) -> None:
-        """Append the plan's new blocks to the tables of `rows`, which are distinct."""
-        num_new = column(changes.num_new_blocks)
+    def grow(self, changes: step_pb2.GroupBlocks, is_used: NDArray[np.bool_]) -> None:
+        """Append the plan's new blocks to the tables of the rows that grow."""
+        rows, num_new = column(changes.grown_row), column(changes.num_new_blocks)
         if len(num_new) != len(rows):
-            raise BadPlan(f"num_new_blocks has {len(num_new)} entries, row has {len(rows)}")
+            raise BadPlan(f"num_new_blocks has {len(num_new)} entries, grown_row has {len(rows)}")
         blocks = self._blocks(changes.block_ids, "block_ids")
         if num_new.sum() != len(blocks):
             raise BadPlan(f"num_new_blocks sum to {num_new.sum()}, block_ids has {len(blocks)}")
-        if not len(blocks):
+        if not len(rows):
             return
+        if rows.max() >= len(is_used) or not is_used[rows].all():
+            unknown = next(row for row in rows if row >= len(is_used) or not is_used[row])
+            raise BadPlan(f"grown_row names row {unknown}, which is not in use")
+        if len(np.unique(rows)) != len(rows):
+            raise BadPlan("a row is twice in grown_row")
         ends = self.num_blocks[rows] + num_new
         if (ends > self.table.shape[1]).any():
             row = int(rows[np.argmax(ends)])

@@ -263,7 +263,7 @@ def _warm_up(runner: ModelRunner, limits: RowLimits) -> None:
             row=[0],
             num_new_tokens=[num_tokens],
             needs_sample=[1],
-            groups=[step_pb2.GroupBlocks(num_new_blocks=[0])],
+            groups=[step_pb2.GroupBlocks()],
         )
     )
     runner.execute(step_pb2.StepPlan(freed_rows=[0], groups=[step_pb2.GroupBlocks()]))

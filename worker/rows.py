@@ -143,7 +143,7 @@ class Rows:
         for group, changes in zip(self._groups, plan.groups, strict=True):
             if any(changes.num_front_blocks_dropped):
                 raise BadPlan("num_front_blocks_dropped: this worker has no sliding windows")
-            group.grow(columns.row, changes)
+            group.grow(changes, self.is_used)
             group.copy(changes, self.is_used)
             group.check_exclusive()
         self._check_tokens(columns)

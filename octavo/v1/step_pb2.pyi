@@ -93,7 +93,8 @@ class StepPlan(_message.Message):
     def __init__(self, epoch: _Optional[int] = ..., step_id: _Optional[int] = ..., freed_rows: _Optional[_Iterable[int]] = ..., added_rows: _Optional[_Iterable[_Union[AddedRow, _Mapping]]] = ..., forked_rows: _Optional[_Iterable[_Union[ForkedRow, _Mapping]]] = ..., row: _Optional[_Iterable[int]] = ..., num_new_tokens: _Optional[_Iterable[int]] = ..., needs_sample: _Optional[_Iterable[int]] = ..., max_draft_tokens: _Optional[_Iterable[int]] = ..., await_result: _Optional[_Iterable[int]] = ..., groups: _Optional[_Iterable[_Union[GroupBlocks, _Mapping]]] = ...) -> None: ...
 
 class GroupBlocks(_message.Message):
-    __slots__ = ("num_new_blocks", "block_ids", "num_front_blocks_dropped", "copy_row", "copy_source", "copy_target", "sealed_block_ids", "sealed_block_hashes")
+    __slots__ = ("grown_row", "num_new_blocks", "block_ids", "num_front_blocks_dropped", "copy_row", "copy_source", "copy_target", "sealed_block_ids", "sealed_block_hashes")
+    GROWN_ROW_FIELD_NUMBER: _ClassVar[int]
     NUM_NEW_BLOCKS_FIELD_NUMBER: _ClassVar[int]
     BLOCK_IDS_FIELD_NUMBER: _ClassVar[int]
     NUM_FRONT_BLOCKS_DROPPED_FIELD_NUMBER: _ClassVar[int]
@@ -102,6 +103,7 @@ class GroupBlocks(_message.Message):
     COPY_TARGET_FIELD_NUMBER: _ClassVar[int]
     SEALED_BLOCK_IDS_FIELD_NUMBER: _ClassVar[int]
     SEALED_BLOCK_HASHES_FIELD_NUMBER: _ClassVar[int]
+    grown_row: _containers.RepeatedScalarFieldContainer[int]
     num_new_blocks: _containers.RepeatedScalarFieldContainer[int]
     block_ids: _containers.RepeatedScalarFieldContainer[int]
     num_front_blocks_dropped: _containers.RepeatedScalarFieldContainer[int]
@@ -110,7 +112,7 @@ class GroupBlocks(_message.Message):
     copy_target: _containers.RepeatedScalarFieldContainer[int]
     sealed_block_ids: _containers.RepeatedScalarFieldContainer[int]
     sealed_block_hashes: bytes
-    def __init__(self, num_new_blocks: _Optional[_Iterable[int]] = ..., block_ids: _Optional[_Iterable[int]] = ..., num_front_blocks_dropped: _Optional[_Iterable[int]] = ..., copy_row: _Optional[_Iterable[int]] = ..., copy_source: _Optional[_Iterable[int]] = ..., copy_target: _Optional[_Iterable[int]] = ..., sealed_block_ids: _Optional[_Iterable[int]] = ..., sealed_block_hashes: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, grown_row: _Optional[_Iterable[int]] = ..., num_new_blocks: _Optional[_Iterable[int]] = ..., block_ids: _Optional[_Iterable[int]] = ..., num_front_blocks_dropped: _Optional[_Iterable[int]] = ..., copy_row: _Optional[_Iterable[int]] = ..., copy_source: _Optional[_Iterable[int]] = ..., copy_target: _Optional[_Iterable[int]] = ..., sealed_block_ids: _Optional[_Iterable[int]] = ..., sealed_block_hashes: _Optional[bytes] = ...) -> None: ...
 
 class AddedRow(_message.Message):
     __slots__ = ("row", "request_key", "output_index", "token_ids", "num_prompt_tokens", "num_computed_tokens", "block_tables", "sampling", "seed", "adapter", "media", "grammar", "num_logprobs", "num_prompt_logprobs", "stop_token_ids", "min_tokens", "bad_words")

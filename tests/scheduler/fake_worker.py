@@ -113,7 +113,7 @@ class FakeWorker:
         for added in plan.added_rows:
             self._add(added)
         for group, changes in enumerate(plan.groups):
-            self._grow(group, list(plan.row), changes)
+            self._grow(group, changes)
             self._copy(group, changes)
 
     def _add(self, added: step_pb2.AddedRow) -> None:
@@ -131,9 +131,9 @@ class FakeWorker:
         for sealed, table in zip(self._sealed, tables, strict=True):
             sealed.difference_update(table[num_held:])
 
-    def _grow(self, group: int, rows: list[int], changes: step_pb2.GroupBlocks) -> None:
+    def _grow(self, group: int, changes: step_pb2.GroupBlocks) -> None:
         block_ids = list(changes.block_ids)
-        for row, count in zip(rows, changes.num_new_blocks, strict=True):
+        for row, count in zip(changes.grown_row, changes.num_new_blocks, strict=True):
             self._rows[row].tables[group].extend(block_ids[:count])
             self._sealed[group].difference_update(block_ids[:count])
             del block_ids[:count]

@@ -119,7 +119,9 @@ class PlanDriver:
             needed = -(-self.num_computed[row] // self.block_size)
             new_blocks = [self._take_block() for _ in range(needed - len(self.tables[row]))]
             self.tables[row] += new_blocks
-            changes.num_new_blocks.append(len(new_blocks))
+            if new_blocks:
+                changes.grown_row.append(row)
+                changes.num_new_blocks.append(len(new_blocks))
             changes.block_ids.extend(new_blocks)
             plan.row.append(row)
             plan.num_new_tokens.append(num_new)

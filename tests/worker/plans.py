@@ -43,13 +43,12 @@ def plan(
     work: Sequence[tuple[int, int, int]] = (),
     *,
     epoch: int = 1,
-    new_blocks: Sequence[Sequence[int]] | None = None,
+    growth: Sequence[tuple[int, Sequence[int]]] = (),
 ) -> step_pb2.StepPlan:
     """Return a plan with (row, num_new_tokens, needs_sample) columns.
 
-    `new_blocks` lists, for each entry of `work`, the blocks appended to the row's table.
+    `growth` lists rows and the blocks appended to their tables.
     """
-    growth = new_blocks if new_blocks is not None else [()] * len(work)
     return step_pb2.StepPlan(
         epoch=epoch,
         step_id=step_id,
@@ -58,8 +57,9 @@ def plan(
         needs_sample=[sample for _, _, sample in work],
         groups=[
             step_pb2.GroupBlocks(
-                num_new_blocks=[len(blocks) for blocks in growth],
-                block_ids=[block for blocks in growth for block in blocks],
+                grown_row=[row for row, _ in growth],
+                num_new_blocks=[len(blocks) for _, blocks in growth],
+                block_ids=[block for _, blocks in growth for block in blocks],
             )
         ],
     )

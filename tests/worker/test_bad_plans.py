@@ -14,12 +14,31 @@ def rows() -> Rows:
     return two_rows()
 
 
+def _grow(p: step_pb2.StepPlan, row: int, block_ids: list[int]) -> None:
+    p.groups[0].grown_row.append(row)
+    p.groups[0].num_new_blocks.append(len(block_ids))
+    p.groups[0].block_ids.extend(block_ids)
+
+
 def _columns_of_unequal_length(p: step_pb2.StepPlan) -> None:
     p.needs_sample.append(1)
 
 
 def _growth_of_unequal_length(p: step_pb2.StepPlan) -> None:
     p.groups[0].num_new_blocks.append(0)
+
+
+def _growth_of_a_row_unknown(p: step_pb2.StepPlan) -> None:
+    _grow(p, 3, [5])
+
+
+def _growth_of_a_row_out_of_range(p: step_pb2.StepPlan) -> None:
+    _grow(p, 4, [5])
+
+
+def _growth_of_a_row_twice(p: step_pb2.StepPlan) -> None:
+    _grow(p, 0, [5])
+    _grow(p, 0, [6])
 
 
 def _growth_and_blocks_differ(p: step_pb2.StepPlan) -> None:
@@ -106,18 +125,16 @@ def _added_block_out_of_range(p: step_pb2.StepPlan) -> None:
 
 
 def _grown_block_held_by_another(p: step_pb2.StepPlan) -> None:
-    p.groups[0].num_new_blocks[0] = 1
-    p.groups[0].block_ids.append(2)
+    _grow(p, 0, [2])
 
 
 def _grown_block_for_two_rows(p: step_pb2.StepPlan) -> None:
-    p.groups[0].num_new_blocks[:] = [1, 1]
-    p.groups[0].block_ids.extend([5, 5])
+    _grow(p, 0, [5])
+    _grow(p, 1, [5])
 
 
 def _grown_past_the_table(p: step_pb2.StepPlan) -> None:
-    p.groups[0].num_new_blocks[0] = 5
-    p.groups[0].block_ids.extend([3, 4, 5, 6, 7])
+    _grow(p, 0, [3, 4, 5, 6, 7])
 
 
 def _table_too_short(p: step_pb2.StepPlan) -> None:
@@ -199,7 +216,10 @@ def _grammar(p: step_pb2.StepPlan) -> None:
 
 BAD_PLANS: dict[Callable[[step_pb2.StepPlan], None], str] = {
     _columns_of_unequal_length: "have 2, 2 and 3 entries",
-    _growth_of_unequal_length: "num_new_blocks has 3 entries, row has 2",
+    _growth_of_unequal_length: "num_new_blocks has 1 entries, grown_row has 0",
+    _growth_of_a_row_unknown: "grown_row names row 3, which is not in use",
+    _growth_of_a_row_out_of_range: "grown_row names row 4, which is not in use",
+    _growth_of_a_row_twice: "a row is twice in grown_row",
     _growth_and_blocks_differ: "num_new_blocks sum to 0, block_ids has 1",
     _unknown_row: "row 3 has work, but is not in use",
     _row_out_of_range: "row 4294967295 has work",

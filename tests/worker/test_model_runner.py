@@ -166,7 +166,7 @@ def test_a_bad_plan_is_refused_and_changes_nothing(driver: PlanDriver, expected:
                 row=[3],
                 num_new_tokens=[1],
                 needs_sample=[0],
-                groups=[step_pb2.GroupBlocks(num_new_blocks=[0])],
+                groups=[step_pb2.GroupBlocks()],
             )
         )
     tokens = list(driver.step({0: 8}).token_ids)

@@ -41,7 +41,7 @@ def test_a_plan_that_goes_on_says_only_what_is_new(rows: Rows) -> None:
     run(rows, plan(3, [(0, 1, 1), (1, 1, 1)]), token_id=8)
     assert rows.token_ids[1, : rows.num_tokens[1]].tolist() == [6, 7, 9, 8]
     run(rows, plan(4, [(1, 1, 1)]))
-    run(rows, plan(5, [(1, 1, 1)], new_blocks=[[5]]))
+    run(rows, plan(5, [(1, 1, 1)], growth=[(1, [5])]))
     assert rows.block_tables[0][1, : rows.num_blocks[0][1]].tolist() == [2, 5]
 
 
@@ -142,7 +142,7 @@ small = st.integers(0, 9)
         max_size=2,
     ),
     work=st.lists(st.tuples(small, st.integers(0, 6), st.integers(0, 1)), max_size=3),
-    growth=st.lists(st.lists(small, max_size=2), max_size=3),
+    growth=st.lists(st.tuples(small, st.lists(small, max_size=2)), max_size=3),
     copies=st.lists(st.tuples(small, small, small), max_size=2),
     forks=st.lists(st.tuples(small, small, small), max_size=1),
     sealed=st.lists(small, max_size=2),
@@ -151,7 +151,7 @@ def test_any_plan_is_either_applied_or_refused_without_a_trace(
     freed: list[int],
     added_rows: list[step_pb2.AddedRow],
     work: list[tuple[int, int, int]],
-    growth: list[list[int]],
+    growth: list[tuple[int, list[int]]],
     copies: list[tuple[int, int, int]],
     forks: list[tuple[int, int, int]],
     sealed: list[int],
@@ -160,7 +160,7 @@ def test_any_plan_is_either_applied_or_refused_without_a_trace(
     first = plan(1, [(0, 5, 1), (1, 2, 1)])
     first.added_rows.extend([added(0, [1, 2, 3, 4, 5], [0, 1]), added(1, [6, 7], [2])])
     run(rows, first)
-    step_plan = plan(2, work, new_blocks=growth)
+    step_plan = plan(2, work, growth=growth)
     step_plan.freed_rows.extend(freed)
     step_plan.added_rows.extend(added_rows)
     for each in copies:
