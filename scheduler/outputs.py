@@ -1,6 +1,7 @@
 """What the routers are told: tokens and ends, one message for each router and step."""
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from octavo.v1 import common_pb2, scheduling_pb2
@@ -11,35 +12,15 @@ _Tokens = tuple[list[Sequence], list[int], list[int]]
 """Columns: the sequence, the position in its output, and the token id of each new token."""
 
 
-@dataclass(slots=True)
-class _RouterOutputs:
-    """What a router is told next; the first four are columns."""
-
-    request_keys: list[bytes] = field(default_factory=list)
-    output_indices: list[int] = field(default_factory=list)
-    positions: list[int] = field(default_factory=list)
-    token_ids: list[int] = field(default_factory=list)
-    logprobs: list[common_pb2.PositionLogprobs] = field(default_factory=list)
-    """Of those tokens whose requests want them."""
-    prompt_logprobs: list[scheduling_pb2.PromptPart] = field(default_factory=list)
-    finished: list[scheduling_pb2.OutputFinished] = field(default_factory=list)
-
-    def add_tokens(
-        self, sequences: list[Sequence], positions: list[int], token_ids: list[int]
-    ) -> None:
-        """Add a token for each sequence, at this position of its output."""
-        self.request_keys += [sequence.request.key for sequence in sequences]
-        self.output_indices += [sequence.output_index for sequence in sequences]
-        self.positions += positions
-        self.token_ids += token_ids
-
-
 class Outputs:
     """Collects, by router, what has happened since the last `take`."""
 
     def __init__(self) -> None:
-        self._routers: dict[bytes, _RouterOutputs] = {}
+        self._routers: dict[bytes, scheduling_pb2.StepOutputs] = {}
         self._tokens: list[_Tokens] = []
+        # Steps have the same sequences, in the same list, while nobody joins or leaves.
+        self._last_sequences: list[Sequence] = []
+        self._last_columns = b""
 
     def add_router(self, router_id: bytes) -> None:
         """Make known that the router has a request."""
@@ -48,7 +29,7 @@ class Outputs:
     def add_tokens(
         self, sequences: list[Sequence], positions: list[int], token_ids: list[int]
     ) -> None:
-        """Add a token for each sequence, at this position of its output."""
+        """Add a token for each sequence, at this position of its output; the lists never change."""
         self._tokens.append((sequences, positions, token_ids))
 
     def add_finished(self, router_id: bytes, finished: scheduling_pb2.OutputFinished) -> None:
@@ -72,8 +53,8 @@ class Outputs:
         taken = {}
         for router_id, outputs in self._routers.items():
             if outputs.token_ids or outputs.finished or outputs.prompt_logprobs:
-                taken[router_id] = _step_outputs(outputs)
-                self._routers[router_id] = _RouterOutputs()
+                taken[router_id] = outputs
+                self._routers[router_id] = scheduling_pb2.StepOutputs()
         return taken
 
     def _sort_tokens(self) -> None:
@@ -81,28 +62,46 @@ class Outputs:
         for sequences, positions, token_ids in self._tokens:
             if len(self._routers) == 1:
                 (outputs,) = self._routers.values()
-                outputs.add_tokens(sequences, positions, token_ids)
+                if sequences is not self._last_sequences:
+                    self._last_sequences = sequences
+                    self._last_columns = _columns(sequences)
+                _append(outputs, self._last_columns, positions, token_ids)
                 continue
-            for sequence, position, token_id in zip(sequences, positions, token_ids, strict=True):
-                outputs = self._of(sequence.request.router_id)
-                outputs.add_tokens([sequence], [position], [token_id])
+            by_router: dict[bytes, list[tuple[Sequence, int, int]]] = {}
+            for token in zip(sequences, positions, token_ids, strict=True):
+                by_router.setdefault(token[0].request.router_id, []).append(token)
+            for router_id, tokens in by_router.items():
+                its_sequences, its_positions, its_token_ids = zip(*tokens, strict=True)
+                _append(self._of(router_id), _columns(its_sequences), its_positions, its_token_ids)
         self._tokens.clear()
 
-    def _of(self, router_id: bytes) -> _RouterOutputs:
-        return self._routers.setdefault(router_id, _RouterOutputs())
+    def _of(self, router_id: bytes) -> scheduling_pb2.StepOutputs:
+        outputs = self._routers.get(router_id)
+        if outputs is None:
+            outputs = self._routers[router_id] = scheduling_pb2.StepOutputs()
+        return outputs
 
 
-def _step_outputs(outputs: _RouterOutputs) -> scheduling_pb2.StepOutputs:
+def _columns(sequences: Iterable[Sequence]) -> bytes:
+    """Return the columns that say whose tokens these are, one each, serialized."""
+    request_keys = [sequence.request.key for sequence in sequences]
     return scheduling_pb2.StepOutputs(
-        request_key=outputs.request_keys,
-        output_index=outputs.output_indices,
-        first_position=outputs.positions,
-        num_tokens=[1] * len(outputs.token_ids),
-        token_ids=outputs.token_ids,
-        logprobs=outputs.logprobs,
-        prompt_logprobs=outputs.prompt_logprobs,
-        finished=outputs.finished,
-    )
+        request_key=request_keys,
+        output_index=[sequence.output_index for sequence in sequences],
+        num_tokens=[1] * len(request_keys),
+    ).SerializeToString()
+
+
+def _append(
+    outputs: scheduling_pb2.StepOutputs,
+    columns: bytes,
+    positions: Iterable[int],
+    token_ids: Iterable[int],
+) -> None:
+    """Append tokens to what a router is told; `columns` say whose they are."""
+    outputs.MergeFromString(columns)
+    outputs.first_position.extend(positions)
+    outputs.token_ids.extend(token_ids)
 
 
 def usage_of(request: Request, now_ns: int) -> common_pb2.Usage:
