@@ -5,21 +5,17 @@
 Two processes with the real ends, WorkerClient and SchedulerClient. A plan counts from the call that
 encodes and sends it until the worker's step loop has it, decoded; CLOCK_MONOTONIC is the same in
 both. The worker waits for each plan, as it does when its steps are shorter than a turn of the
-scheduler. The way back is that of a result as large.
+scheduler. The way back is that of the result.
 """
 
-import argparse
 import asyncio
-import json
 import multiprocessing
-import platform
 import random
 import statistics
 import tempfile
 import time
 from contextlib import closing
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 
 import uvloop
 from prometheus_client import CollectorRegistry
@@ -31,6 +27,7 @@ from octavo.worker.mock_runner import MockRunner
 from octavo.worker.scheduler_client import SchedulerClient
 from octavo.worker.settings import WorkerSettings
 
+from . import by_num_running
 from .bench_scheduler_step import answer, filled_scheduler, run_step
 
 NUM_PLANS = 1000
@@ -70,8 +67,13 @@ async def _work(endpoint: str) -> None:
             scheduler.send_result(result)
 
 
-async def measure(num_running: int, endpoint: str) -> Latency:
+def measure(num_running: int) -> Latency:
     """Return the latency of plans of `num_running` rows."""
+    with tempfile.TemporaryDirectory() as directory:
+        return uvloop.run(_measure(num_running, f"ipc://{directory}/worker.sock"))
+
+
+async def _measure(num_running: int, endpoint: str) -> Latency:
     plans_us, results_us, num_bytes = [], [], 0
     scheduler, rng = filled_scheduler(num_running, random.Random(num_running)), random.Random(0)
     run_step(scheduler, rng)
@@ -104,27 +106,8 @@ def _percentiles(values: list[float]) -> tuple[float, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--num-running", type=int, nargs="+", default=[1, 64, 256, 1024])
-    parser.add_argument("--output-json", type=Path)
-    arguments = parser.parse_args()
-    header = ("running", "bytes", "plan p50", "plan p99", "result p50", "p99 µs")
-    print("".join(f"{column:>12}" for column in header))
-    rows = []
-    for num_running in arguments.num_running:
-        with tempfile.TemporaryDirectory() as directory:
-            endpoint = f"ipc://{directory}/worker.sock"
-            latency = asdict(uvloop.run(measure(num_running, endpoint)))
-        print("".join(f"{value:>12}" for value in latency.values()), flush=True)
-        rows.append(latency)
-    if arguments.output_json is not None:
-        report = {
-            "benchmark": "plan_latency",
-            "machine": platform.processor() or platform.machine(),
-            "python": platform.python_version(),
-            "plans": rows,
-        }
-        arguments.output_json.write_text(json.dumps(report, indent=2) + "\n")
+    headings = ("running", "bytes", "plan p50", "plan p99", "result p50", "p99 µs")
+    by_num_running.run("plan_latency", __doc__, headings, measure, (1, 64, 256, 1024))
 
 
 if __name__ == "__main__":

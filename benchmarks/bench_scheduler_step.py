@@ -1,6 +1,6 @@
 """Times a step of the scheduler, without sockets: schedule, encode, update, outputs.
 
-    python benchmarks/bench_scheduler_step.py [--output-json FILE]
+    python -m benchmarks.bench_scheduler_step [--num-running 64 256 1024 4096] [--output-json FILE]
 
 Decoding sequences only, as in the steady state; plans go through the wire format both ways, results
 come from a stub that answers whatever the plan asks. `update` includes parsing the result and
@@ -8,20 +8,18 @@ building what the routers get. Times are the thread's own, so that another proce
 what was made at the start is out of the garbage collector's sight, as in the scheduler's process.
 """
 
-import argparse
 import gc
-import json
-import platform
 import random
 import statistics
 import time
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 
 from octavo.block_hash import extend_chain, root_hash
 from octavo.scheduler.config import GroupConfig, SchedulerConfig
 from octavo.scheduler.scheduler import Scheduler
 from octavo.v1 import scheduling_pb2, step_pb2
+
+from . import by_num_running
 
 PROMPT_TOKENS = 64
 BLOCK_SIZE = 16
@@ -136,25 +134,8 @@ def measure(num_running: int) -> StepCost:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--num-running", type=int, nargs="+", default=[64, 256, 1024, 4096])
-    parser.add_argument("--output-json", type=Path)
-    arguments = parser.parse_args()
-    header = ("running", "schedule", "encode", "update", "outputs", "total µs", "p99 µs", "bytes")
-    print("".join(f"{column:>10}" for column in header))
-    costs = []
-    for num_running in arguments.num_running:
-        cost = asdict(measure(num_running))
-        print("".join(f"{value:>10}" for value in cost.values()), flush=True)
-        costs.append(cost)
-    if arguments.output_json is not None:
-        report = {
-            "benchmark": "scheduler_step",
-            "machine": platform.processor() or platform.machine(),
-            "python": platform.python_version(),
-            "steps": costs,
-        }
-        arguments.output_json.write_text(json.dumps(report, indent=2) + "\n")
+    headings = ("running", "schedule", "encode", "update", "outputs", "total µs", "p99 µs", "bytes")
+    by_num_running.run("scheduler_step", __doc__, headings, measure, (64, 256, 1024, 4096))
 
 
 if __name__ == "__main__":
