@@ -93,7 +93,8 @@ class KVCacheManager:
             return True
         num_blocks = -(-num_tokens // self._block_size)
         place = sequence.num_computed_tokens // self._block_size
-        for group, table in zip(self.groups, sequence.block_tables, strict=True):
+        for index, table in enumerate(sequence.block_tables):
+            group = self.groups[index]
             needs_copy = place < len(table) and group.is_shared(table[place])
             if num_blocks - len(table) + needs_copy > group.pool.num_free:
                 return False

@@ -5,12 +5,17 @@ the live tables, because rows are reused while results are on their way.
 """
 
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 from octavo.v1 import step_pb2
 
 from .block_pool import Block
 from .request import Sequence
 from .roster import Roster
+
+_order = attrgetter("order")
+
+_NOBODY = Roster([])
 
 
 @dataclass(slots=True)
@@ -29,9 +34,9 @@ class PlannedStep:
     """One step.
 
     Attributes:
-        roster: those with work, in the order of the plan's columns.
+        roster: those with work, in the order of the plan's columns; set when all are decided on.
         chunks: sequence → (num_new_tokens, needs_sample), where these are not the (1, 1) of a
-            sequence that has nothing to catch up with; in the order of the columns.
+            sequence that has nothing to catch up with.
         num_prompt_tokens: tokens of these.
         prompt_budget: the most that they may have; None until there is one of them.
         decided: sequences that were decided on, and do not just coast along.
@@ -50,7 +55,7 @@ class PlannedStep:
 
     def __init__(self, step_id: int, num_groups: int) -> None:
         self.step_id = step_id
-        self.roster = Roster([])
+        self.roster = _NOBODY
         self.chunks: dict[Sequence, tuple[int, bool]] = {}
         self.decided: list[Sequence] = []
         self.sampled: list[Sequence] = []
@@ -114,8 +119,8 @@ class PlannedStep:
         siblings = [sibling for _, sibling in self.forks]
         self.fork_rows = [sibling.row for sibling in siblings]
         self.samplers, self.logprob_samplers = self.roster.sequences, self.roster.with_logprobs
-        if self.chunks or siblings:
-            partial = {s for s, (_, needs_sample) in self.chunks.items() if not needs_sample}
+        partial = {s for s, (_, needs_sample) in self.chunks.items() if not needs_sample}
+        if partial or siblings:
             self.samplers = [s for s in self.sequences if s not in partial] + siblings
             self.logprob_samplers = [s for s in self.samplers if s.wants_logprobs]
         self.marked = [*self.sampled, *siblings, *self.last_samples]
@@ -124,7 +129,8 @@ class PlannedStep:
     def _columns(self) -> step_pb2.StepPlan:
         """Return a plan with the step's columns."""
         plan, place = self.roster.plan(), 0
-        for sequence, (num_new_tokens, needs_sample) in self.chunks.items():
+        for sequence in sorted(self.chunks, key=_order):
+            num_new_tokens, needs_sample = self.chunks[sequence]
             place = self.roster.rows.index(sequence.row, place)
             plan.num_new_tokens[place] = num_new_tokens
             plan.needs_sample[place] = int(needs_sample)

@@ -14,12 +14,15 @@ Idea of the rule: vLLM's v1 scheduler (https://github.com/vllm-project/vllm).
 
 from .planned_step import PlannedStep
 from .request import Sequence, SequenceStatus
-from .roster import Roster
 from .state import SchedulerState
 
 MAX_SENT_TOKENS = 1 << 18
 """Known tokens that the rows added in one step bring along, the last row's apart: with prefix hits
 they cost no budget, but a plan has to stay below what a worker takes as one frame."""
+
+
+# Looking it up in the enum takes longer than most decisions.
+_RUNNING = SequenceStatus.RUNNING
 
 
 def plan_step(state: SchedulerState, step_id: int, now_ns: int) -> PlannedStep:
@@ -29,8 +32,7 @@ def plan_step(state: SchedulerState, step_id: int, now_ns: int) -> PlannedStep:
     # Blocks are short after a preemption: a newcomer would be the next to lose its own.
     if not step.has_preempted:
         budget = _plan_waiting(state, step, budget, now_ns)
-    if step.added:
-        step.roster = Roster(step.sequences + step.added)
+    step.roster = state.running.coasting_and(step.decided)
     for sequence in step.sampled:
         _let_coast(state, sequence)
     state.stats.num_computed_tokens += state.config.max_num_batched_tokens - budget
@@ -51,7 +53,6 @@ def _plan_running(state: SchedulerState, step: PlannedStep) -> int:
         running.land_last(running.num_coasting - budget)
     budget -= running.num_coasting
     step.last_samples = running.advance(step.step_id)
-    step.roster = running.coasting_and(step.decided)
     return budget
 
 
@@ -62,7 +63,7 @@ def _plan_sequence(
 
     `budget` is what those before it leave that do not coast.
     """
-    if sequence.status is not SequenceStatus.RUNNING:
+    if sequence.status is not _RUNNING:
         # It lost its blocks to one before it.
         return 0
     if sequence.num_expected_tokens >= sequence.token_limit:

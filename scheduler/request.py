@@ -184,8 +184,10 @@ class Sequence:
 
     def token_ids(self, start: int, stop: int) -> "array[int]":
         """Return known tokens by position, prompt first."""
-        prompt = self.request.prompt_token_ids
-        shift = len(prompt)
+        shift = self.request.num_prompt_tokens
         if start >= shift:
             return self.output_token_ids[start - shift : stop - shift]
-        return prompt[start:stop] + self.output_token_ids[: max(stop - shift, 0)]
+        return (
+            self.request.prompt_token_ids[start:stop]
+            + self.output_token_ids[: max(stop - shift, 0)]
+        )
