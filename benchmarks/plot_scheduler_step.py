@@ -16,8 +16,9 @@ import cyclopts
 
 DEFAULT_PATH = Path("benchmarks/results/scheduler_step.json")
 
-# What the parts of a step are called, and how they are drawn: the whole stands out.
+# What is drawn, and how: the whole step stands out.
 _SERIES = {
+    "joining_us": ("with one joining", "#d49b17", 1.5),
     "total_us": ("whole step", "#0b6e99", 2.5),
     "schedule_us": ("schedule", "#c2571a", 1.5),
     "update_us": ("update", "#5b8c2a", 1.5),
@@ -25,7 +26,7 @@ _SERIES = {
     "encode_us": ("encode", "#8b949e", 1.5),
 }
 _WIDTH, _HEIGHT = 640, 400
-_LEFT, _RIGHT, _TOP, _BOTTOM = 60, 90, 40, 46
+_LEFT, _RIGHT, _TOP, _BOTTOM = 60, 120, 40, 46
 _STYLE = "text{font:12px system-ui,sans-serif;fill:#24292f}.title{font-weight:600}"
 _GRID_COLOUR = "#e4e7eb"
 
