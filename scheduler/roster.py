@@ -28,7 +28,7 @@ class Roster:
     def plan(self) -> step_pb2.StepPlan:
         """Return a plan with these rows, in which each gets its next token.
 
-        Parsing columns takes a fifth of the time that setting them from lists does.
+        Parsing columns is several times as fast as setting them from lists.
         """
         # One message after the other is both, merged.
         return step_pb2.StepPlan.FromString(self._row_column + _decoding_columns(len(self.rows)))
