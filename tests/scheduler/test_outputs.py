@@ -1,0 +1,76 @@
+"""What routers are told: each its own tokens, in order, whatever else is told beside them."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from octavo.scheduler.config import GroupConfig, SchedulerConfig
+from octavo.scheduler.outputs import Outputs
+from octavo.scheduler.request import Sequence
+from octavo.scheduler.submission import build_request
+from octavo.v1 import scheduling_pb2
+
+LIMITS = SchedulerConfig(
+    epoch=1,
+    block_size=4,
+    kv_groups=(GroupConfig(num_blocks=8),),
+    max_model_len=64,
+    max_num_seqs=8,
+    max_num_batched_tokens=64,
+    model_hash=b"model",
+    vocab_size=8,
+)
+
+
+def sequence_of(router_id: bytes, key: bytes) -> Sequence:
+    submit = scheduling_pb2.SubmitRequest(
+        request_key=key, router_id=router_id, prompt_token_ids=[1], n=1, seeds=[0], max_tokens=8
+    )
+    return build_request(submit, LIMITS, arrival=1, now_ns=0).sequences[0]
+
+
+SEQUENCES = [sequence_of(b"r%d" % (index % 3), bytes([index]) * 16) for index in range(7)]
+batches = st.lists(st.sampled_from([SEQUENCES, SEQUENCES[::3], SEQUENCES[:1], []]), max_size=6)
+
+
+@given(batches, st.sets(st.integers(0, 5)), st.booleans())
+def test_each_router_is_told_its_own_tokens(
+    steps: list[list[Sequence]], taken_after: set[int], has_one_router: bool
+) -> None:
+    outputs = Outputs()
+    expected: dict[bytes, list[tuple[bytes, int, int]]] = {}
+    told: dict[bytes, list[tuple[bytes, int, int]]] = {}
+    for step, some in enumerate([*steps, []]):
+        sequences = [s for s in some if s.request.router_id == b"r0"] if has_one_router else some
+        for sequence in sequences:
+            outputs.add_router(sequence.request.router_id)
+        # Steps in a row have the same list.
+        for repetition in range(2):
+            positions = [10 * step + repetition] * len(sequences)
+            token_ids = list(range(len(sequences)))
+            outputs.add_tokens(sequences, positions, token_ids)
+            for sequence, position, token_id in zip(sequences, positions, token_ids, strict=True):
+                news = expected.setdefault(sequence.request.router_id, [])
+                news.append((sequence.request.key, position, token_id))
+        if step in taken_after or step == len(steps):
+            for router_id, message in outputs.take().items():
+                assert set(message.num_tokens) == {1} and set(message.output_index) == {0}
+                news = told.setdefault(router_id, [])
+                news += zip(
+                    message.request_key, message.first_position, message.token_ids, strict=True
+                )
+    assert told == expected
+    assert not outputs.take()
+
+
+def test_an_end_is_told_beside_tokens_and_alone() -> None:
+    outputs = Outputs()
+    outputs.add_router(b"r0")
+    outputs.add_finished(b"r0", scheduling_pb2.OutputFinished(request_key=b"a"))
+    outputs.add_tokens(SEQUENCES[:1], [4], [2])
+    (message,) = outputs.take().values()
+    assert [finished.request_key for finished in message.finished] == [b"a"]
+    assert list(message.token_ids) == [2]
+    outputs.add_finished(b"r0", scheduling_pb2.OutputFinished(request_key=b"b"))
+    (message,) = outputs.take().values()
+    assert [finished.request_key for finished in message.finished] == [b"b"]
+    assert not message.token_ids
