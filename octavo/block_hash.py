@@ -17,7 +17,7 @@ BlockHash = NewType("BlockHash", bytes)
 
 HASH_BYTES = 16
 
-# Copying it is half the cost of making one, which is most of what a block's hash takes.
+# Copied for each block, which takes half as long as to make one.
 _NEW_HASH = blake2b(digest_size=HASH_BYTES)
 
 
