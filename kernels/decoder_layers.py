@@ -19,7 +19,7 @@ from torch import Tensor
 from .cpu import library
 from .kv_pages import KvPages
 from .linear import PackedWeight, linear
-from .paged_attention import paged_attention
+from .paged_attention import check_heads, paged_attention
 from .rms_norm import add_rms_norm, rms_norm
 from .rope_and_store_kv import rope_and_store_kv
 from .silu_and_mul import silu_and_mul
@@ -139,6 +139,7 @@ class _Native:
         # The descriptors point into what the decoder holds.
         self._decoder = decoder
         first, pages = decoder.layers[0], decoder.kv_cache[0]
+        check_heads(decoder.num_heads, pages)
         self._hidden_size = first.o_proj.out_features
         self._intermediate_size = first.down_proj.in_features
         self._width = max(first.qkv_proj.out_features, first.gate_up_proj.out_features)

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+# What the scratch memory of the C++ kernels is made for.
+MAX_HEAD_DIM = 256
+
 _LANES = 16
 _UNIT_BYTES = 4
 

@@ -9,7 +9,10 @@ import torch
 from torch import Tensor
 
 from .cpu import library
-from .kv_pages import KvPages
+from .kv_pages import MAX_HEAD_DIM, KvPages
+
+# What the scratch memory of the C++ kernel is made for.
+MAX_HEADS_PER_KV_HEAD = 64
 
 
 def paged_attention(
@@ -90,6 +93,13 @@ def paged_attention_reference(
     return out
 
 
+def check_heads(num_heads: int, pages: KvPages) -> None:
+    """Raise AssertionError for heads that the C++ kernel has no room for."""
+    assert num_heads % pages.num_kv_heads == 0, num_heads
+    assert num_heads <= MAX_HEADS_PER_KV_HEAD * pages.num_kv_heads, num_heads
+    assert pages.head_dim <= MAX_HEAD_DIM and pages.head_dim % 2 == 0, pages.head_dim
+
+
 def _check(
     q: Tensor,
     pages: KvPages,
@@ -98,13 +108,10 @@ def _check(
     query_start_loc: Tensor,
 ) -> None:
     _, num_heads, head_dim = q.shape
-    num_kv_heads = pages.num_kv_heads
     assert q.stride()[1:] == (head_dim, 1), q.stride()
     assert pages.dtype == q.dtype and pages.head_dim == head_dim, pages.dtype
     assert pages.keys.is_contiguous() and pages.values.is_contiguous()
     assert block_tables.dtype == seq_lens.dtype == query_start_loc.dtype == torch.int32
     assert len(block_tables) == len(seq_lens) == len(query_start_loc) - 1, block_tables.shape
     assert block_tables.stride(1) == 1, block_tables.stride()
-    # What the scratch memory of the C++ kernel is made for.
-    assert num_heads % num_kv_heads == 0 and num_heads <= 64 * num_kv_heads, num_heads
-    assert head_dim <= 256 and head_dim % 2 == 0, head_dim
+    check_heads(num_heads, pages)

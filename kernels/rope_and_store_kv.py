@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .cpu import library
-from .kv_pages import KvPages
+from .kv_pages import MAX_HEAD_DIM, KvPages
 
 
 def rope_and_store_kv(
@@ -95,4 +95,4 @@ def _check(
     assert positions.dtype == slot_mapping.dtype == torch.int64, positions.dtype
     assert positions.shape == slot_mapping.shape == (num_tokens,), positions.shape
     assert cos_sin.dtype == torch.float32 and cos_sin.is_contiguous()
-    assert cos_sin.shape[1] == head_dim <= 256 and head_dim % 2 == 0, cos_sin.shape
+    assert cos_sin.shape[1] == head_dim <= MAX_HEAD_DIM and head_dim % 2 == 0, cos_sin.shape

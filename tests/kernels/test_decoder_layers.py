@@ -42,7 +42,14 @@ class Shape:
         return self.num_heads + 2 * self.num_kv_heads
 
 
-SHAPES = [Shape(48, 101, 6, 2, 16), Shape(64, 160, 4, 4, 40), Shape(30, 24, 3, 1, 10)]
+SHAPES = [
+    Shape(48, 101, 6, 2, 16),
+    Shape(64, 160, 4, 4, 40),
+    Shape(30, 24, 3, 1, 10),
+    # As many heads to a KV head, and as wide ones, as there is room for.
+    Shape(32, 40, 64, 1, 2),
+    Shape(32, 40, 4, 2, 256),
+]
 
 
 @dataclass(frozen=True)
@@ -158,6 +165,15 @@ def check(shape: Shape, dtype: torch.dtype, *, slack: float) -> None:
 def test_chunks_of_several_rows(cpu: ctypes.CDLL, shape: Shape, dtype: torch.dtype) -> None:
     # Errors of some fifteen operations one after the other.
     check(shape, dtype, slack=15)
+
+
+@pytest.mark.parametrize(("heads", "head_dim"), [((65, 1), 16), ((2, 1), 258)])
+def test_heads_that_the_kernels_have_no_room_for_are_refused(
+    cpu: ctypes.CDLL, heads: tuple[int, int], head_dim: int
+) -> None:
+    shape = Shape(32, 32, *heads, head_dim)
+    with pytest.raises(AssertionError):
+        decoder_of(shape, [PlainLayer.random(shape, torch.float32).packed()], torch.float32)
 
 
 @DTYPES

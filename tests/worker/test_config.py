@@ -77,7 +77,12 @@ def test_end_tokens_come_from_the_generation_config_first() -> None:
         ({"num_hidden_layers": "two"}, "num_hidden_layers is 'two', not a positive whole number"),
         ({"rms_norm_eps": -1}, "rms_norm_eps is -1, not a positive number"),
         ({"num_key_value_heads": 3}, "4 attention heads .* among 3 key-value heads"),
+        (
+            {"num_attention_heads": 130, "num_key_value_heads": 2, "head_dim": 2},
+            "130 attention heads share 2 key-value heads; at most 64 can share one",
+        ),
         ({"head_dim": 15}, "head_dim is 15, not even"),
+        ({"head_dim": 258}, "head_dim is 258; at most 256 is supported"),
         ({"rope_scaling": {"rope_type": "yarn"}}, "rope_type is 'yarn'; supported are default"),
         ({"rope_scaling": {"rope_type": "linear"}}, "factor is missing"),
         ({"rope_parameters": {"partial_rotary_factor": 0.5}}, "a part of each head"),

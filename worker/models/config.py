@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from octavo.gguf_file import GGUFFile
+from octavo.kernels.kv_pages import MAX_HEAD_DIM
+from octavo.kernels.paged_attention import MAX_HEADS_PER_KV_HEAD
 from octavo.startup import StartupError
 
 SUPPORTED_ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM")
@@ -253,8 +255,17 @@ def _checked(source: str, config: ModelConfig) -> ModelConfig:
             f"{source}: {config.num_heads} attention heads cannot be shared out evenly among"
             f" {config.num_kv_heads} key-value heads."
         )
+    if config.num_heads > MAX_HEADS_PER_KV_HEAD * config.num_kv_heads:
+        raise StartupError(
+            f"{source}: {config.num_heads} attention heads share {config.num_kv_heads} key-value"
+            f" heads; at most {MAX_HEADS_PER_KV_HEAD} can share one."
+        )
     if config.head_dim % 2:
         raise StartupError(f"{source}: head_dim is {config.head_dim}, not even.")
+    if config.head_dim > MAX_HEAD_DIM:
+        raise StartupError(
+            f"{source}: head_dim is {config.head_dim}; at most {MAX_HEAD_DIM} is supported."
+        )
     scaling = config.rope_scaling
     if isinstance(scaling, FrequencyDivisors) and len(scaling.divisors) != config.head_dim // 2:
         raise StartupError(
