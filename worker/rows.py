@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from octavo.startup import StartupError
 from octavo.v1 import step_pb2
 
 from .block_tables import TRAP, BadPlan, BlockTables, column
@@ -64,16 +65,35 @@ class Rows:
     """
 
     def __init__(self, limits: RowLimits, *, poison: bool = False) -> None:
-        """`poison` fills whatever is not in use with trap values: for tests."""
+        """Take the memory; raises StartupError if there is not enough.
+
+        `poison` fills whatever is not in use with trap values: for tests.
+        """
         self.limits = limits
         self.epoch = 0
+        self._undo = UndoLog()
+        try:
+            self._allocate()
+        except (MemoryError, ValueError) as error:  # numpy's word for more than can be addressed.
+            raise StartupError(
+                f"no memory for {limits.num_rows:,} rows of {limits.max_model_len:,} tokens:"
+                f" {error}. Lower --max-num-seqs or --max-model-len."
+            ) from error
+        self._poison = poison
+        if poison:
+            for row in range(limits.num_rows):
+                self._poison_row(row)
+            for table in self.block_tables:
+                table[:] = TRAP
+
+    def _allocate(self) -> None:
+        limits = self.limits
         self.token_ids = np.zeros((limits.num_rows, limits.max_model_len + 1), np.int32)
         self.num_tokens = np.zeros(limits.num_rows, np.int32)
         self.num_computed_tokens = np.zeros(limits.num_rows, np.int32)
         self.seed = np.zeros(limits.num_rows, np.uint64)
         self.num_prompt_tokens = np.zeros(limits.num_rows, np.int32)
         self.is_used = np.zeros(limits.num_rows, np.bool_)
-        self._undo = UndoLog()
         self.sampling = RowSampling(limits.num_rows, limits.vocab_size, self._undo)
         max_blocks = -(-(limits.max_model_len + 1) // limits.block_size)
         self._groups = [
@@ -82,12 +102,6 @@ class Rows:
         ]
         self.block_tables = [group.table for group in self._groups]
         self.num_blocks = [group.num_blocks for group in self._groups]
-        self._poison = poison
-        if poison:
-            for row in range(limits.num_rows):
-                self._poison_row(row)
-            for table in self.block_tables:
-                table[:] = TRAP
 
     def apply(self, plan: step_pb2.StepPlan) -> PlanColumns:
         """Check the plan and make its changes to the rows, all or none.

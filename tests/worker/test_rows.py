@@ -1,10 +1,13 @@
 """Rows: a right plan changes exactly what it says, and any other nothing at all."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from octavo.startup import StartupError
 from octavo.v1 import step_pb2
 from octavo.worker.block_tables import TRAP
 from octavo.worker.rows import BadPlan, Rows
@@ -35,6 +38,13 @@ def test_a_row_that_keeps_more_tokens_than_there_are_keeps_all() -> None:
     first.added_rows[0].sampling.top_k = 2**32 - 1
     run(rows, first)
     assert rows.sampling.top_k[0] == LIMITS.vocab_size
+
+
+@pytest.mark.parametrize("max_model_len", [8192, 2**31 - 1])
+def test_more_rows_than_memory_holds_are_an_error_of_the_operator(max_model_len: int) -> None:
+    limits = replace(LIMITS, num_rows=2_000_000_000, max_model_len=max_model_len)
+    with pytest.raises(StartupError, match="no memory for 2,000,000,000 rows of .*--max-num-seqs"):
+        Rows(limits)
 
 
 def test_a_plan_that_goes_on_says_only_what_is_new(rows: Rows) -> None:
