@@ -1,7 +1,8 @@
 """The bodies of the OpenAI API, as clients send them.
 
-Numbers are checked here only as far as the router's messages can hold them; what values make sense
-is the router's to say, so REST and gRPC clients read the same sentences. Unknown fields are
+Numbers are checked here only as far as the router's messages can hold them, and where 0 is refused
+it is refused in one sentence with -1; else what values make sense is the router's to say, so REST
+and gRPC clients read the same sentences. Unknown fields are
 ignored, fields that would change the answer but are not offered yet are refused (not_offered.py).
 """
 
@@ -9,7 +10,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
-from octavo.field_types import NumOutputs, TopK, Truncation, Uint32
+from octavo.field_types import PositiveUint32, TopK, Truncation, Uint32
 
 Int32 = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
 Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
@@ -31,10 +32,10 @@ class GenerationBody(Struct, kw_only=True):
     top_p: float | None = None
     top_k: TopK | None = None
     """Absent, 0 and -1 keep all tokens (vLLM)."""
-    n: NumOutputs | None = None
+    n: PositiveUint32 | None = None
     seed: Int64 | None = None
     """-1 is the same as absent (vLLM)."""
-    max_tokens: Uint32 | None = None
+    max_tokens: PositiveUint32 | None = None
     stop: str | list[str] | None = None
     stop_token_ids: list[Uint32] | None = None
     ignore_eos: bool | None = None
@@ -79,7 +80,7 @@ class Message(Struct):
 
 class ChatBody(GenerationBody, kw_only=True):
     messages: list[Message]
-    max_completion_tokens: Uint32 | None = None
+    max_completion_tokens: PositiveUint32 | None = None
     """The newer name of max_tokens; wins over it."""
     logprobs: bool | None = None
     top_logprobs: Uint32 | None = None

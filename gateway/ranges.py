@@ -16,8 +16,6 @@ RANGES: dict[str, dict[str, Any]] = {
         "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100},
     },
     "logprobs": {"maximum": 20},
-    "max_completion_tokens": {"minimum": 1},
-    "max_tokens": {"minimum": 1},
     "messages": {"minItems": 1},
     "min_p": {"minimum": 0, "maximum": 1},
     "n": {"maximum": 16},

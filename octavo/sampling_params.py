@@ -6,7 +6,7 @@ from typing import Annotated, get_type_hints
 
 from msgspec import Meta
 
-from .field_types import NumOutputs, TopK, Truncation, Uint32
+from .field_types import PositiveUint32, TopK, Truncation, Uint32
 from .typed_value import typed
 from .v1 import common_pb2, inference_pb2
 
@@ -15,7 +15,7 @@ from .v1 import common_pb2, inference_pb2
 class SamplingParams:
     """What one prompt's outputs are drawn by; values are checked when it is used."""
 
-    n: NumOutputs = 1
+    n: PositiveUint32 = 1
     """Outputs of the prompt, which is computed once."""
     temperature: float = 1.0
     """Divides the logits; 0 is greedy."""
@@ -43,7 +43,7 @@ class SamplingParams:
     """Show the stop string that matched."""
     ignore_eos: bool = False
     """Go on past the model's end-of-sequence tokens."""
-    max_tokens: Uint32 | None = 16
+    max_tokens: PositiveUint32 | None = 16
     """Most tokens of one output; None: what is left of the context."""
     min_tokens: Uint32 = 0
     """No end token before so many tokens."""

@@ -113,7 +113,8 @@ def test_a_body_that_is_not_json(content: bytes, message: str) -> None:
         ({"n": 1.5}, "n", "n is wrong: expected integer or null, got number."),
         ({"seed": 2**63}, "seed", "seed is wrong: expected integer <= 9223372036854775807."),
         ({"top_k": -2}, "top_k", "top_k is wrong: expected integer >= -1."),
-        ({"max_tokens": -1}, "max_tokens", "max_tokens is wrong: expected integer >= 0."),
+        ({"max_tokens": -1}, "max_tokens", "max_tokens is wrong: expected integer >= 1."),
+        ({"max_tokens": 0}, "max_tokens", "max_tokens is wrong: expected integer >= 1."),
         (
             {"priority": 2**31},
             "priority",

@@ -155,7 +155,7 @@ def test_more_prompts_than_rows_and_blocks_all_come_back(path: Path) -> None:
 def test_an_error_names_the_field_and_the_next_call_is_served(llm: LLM) -> None:
     with pytest.raises(InvalidArgument, match="temperature is 7;.*between 0 and 2"):
         llm.generate([PROMPT, "world"], SamplingParams(temperature=7))
-    with pytest.raises(InvalidArgument, match="max_tokens is -1;"):
+    with pytest.raises(InvalidArgument, match="max_tokens is -1; expected `int` >= 1"):
         llm.generate(PROMPT, SamplingParams(max_tokens=-1))
     with pytest.raises(InvalidArgument, match="2 sampling_params for 1 prompts"):
         llm.generate(PROMPT, [GREEDY, GREEDY])
