@@ -169,18 +169,11 @@ def chat_message(message: Message, index: int) -> ChatMessage:
 
 
 def _refuse_tool_calls(message: Message, index: int) -> None:
-    """Raise InvalidArgument for a call of a tool, and for what a tool has answered."""
+    """Raise InvalidArgument for a call of a tool; the router refuses the tool's answer."""
     for name in ("tool_calls", "tool_call_id", "function_call"):
         if getattr(message, name):
             field = f"messages[{index}].{name}"
             raise InvalidArgument(f"{field} is not offered yet; leave it out.", field=field)
-    if message.role in ("tool", "function"):
-        field = f"messages[{index}].role"
-        raise InvalidArgument(
-            f"{field} is {message.role!r}, but calling tools is not offered yet; send what the tool"
-            " said as the user's message.",
-            field=field,
-        )
 
 
 def _part_text(part: ContentPart, message_index: int, part_index: int) -> str:

@@ -9,6 +9,9 @@ from octavo.v1 import inference_pb2, scheduling_pb2, tokenizer_pb2
 
 from .checks import check, check_count, check_token_ids
 
+# What OpenAI calls those who say what a tool answered, now and before.
+_ROLES_OF_TOOLS = ("tool", "function")
+
 MAX_TOOLS = 128
 MAX_TOOLS_BYTES = 256 * 1024
 """All of them together, as JSON."""
@@ -82,6 +85,13 @@ def validate_messages(
             message.role != "",
             "messages",
             f"messages[{index}] has no role; say who speaks: system, user or assistant",
+        )
+        field = f"messages[{index}].role"
+        check(
+            message.role not in _ROLES_OF_TOOLS,
+            field,
+            f"{field} is {message.role!r}, but calling tools is not offered yet; send what the tool"
+            " said as the user's message",
         )
     num_bytes = sum(len(message.content.encode()) for message in messages)
     num_bytes += sum(len(message.name.encode()) for message in messages)

@@ -25,6 +25,7 @@ pytestmark = pytest.mark.slow
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
 HELLO = [{"role": "user", "content": "Hello"}]
+TOOL_ANSWER = {"role": "tool", "content": "7"}
 
 
 @pytest.fixture
@@ -64,6 +65,7 @@ def undisturbed(cluster: Cluster) -> Iterator[None]:
         (CHAT, {"messages": HELLO, "temperature": 3}, 400, "temperature", ["3", "0", "2"]),
         (CHAT, {"messages": HELLO, "max_tokens": 0}, 400, "max_tokens", [">= 1"]),
         (CHAT, {"messages": HELLO, "temperature": "hot"}, 400, "temperature", ["str"]),
+        (CHAT, {"messages": [TOOL_ANSWER]}, 400, "messages[0].role", ["tool", "not offered"]),
         (COMPLETIONS, {"prompt": [5] * 9000}, 400, "prompt", ["9000", "8192"]),
         (COMPLETIONS, {"prompt": [49152]}, 400, "prompt", ["49152"]),
     ],

@@ -93,12 +93,6 @@ def test_a_body_that_is_not_json(content: bytes, message: str) -> None:
             "messages[1].tool_call_id is not offered yet; leave it out.",
         ),
         (
-            {"messages": [{"role": "function", "content": "c", "name": "f"}]},
-            "messages[0].role",
-            "messages[0].role is 'function', but calling tools is not offered yet; send what the"
-            " tool said as the user's message.",
-        ),
-        (
             {"truncate_prompt_tokens": -2},
             "truncate_prompt_tokens",
             "truncate_prompt_tokens is wrong: expected integer >= -1.",

@@ -48,6 +48,13 @@ def test_messages(messages: list[ChatMessage], message: str | None) -> None:
     assert message in error.value.message
 
 
+@pytest.mark.parametrize("role", ["tool", "function"])
+def test_what_a_tool_answered_is_refused(role: str) -> None:
+    with pytest.raises(InvalidArgument, match=f"is '{role}', but calling tools is not") as error:
+        validate_messages([USER, ChatMessage(role=role, content="7")], MODEL)
+    assert error.value.field == "messages[1].role"
+
+
 @pytest.mark.parametrize(
     ("check", "message"),
     [
