@@ -41,8 +41,6 @@ from .v1 import inference_pb2
 
 __all__ = ["LLM"]
 
-_UNLIMITED = 2**31
-
 
 class LLM:
     """A model, its KV cache and its scheduler. Options are the flags of `octavo serve`."""
@@ -90,8 +88,6 @@ class LLM:
             max_num_seqs=max_num_seqs,
             max_num_batched_tokens=max_num_batched_tokens,
             enable_prefix_caching=enable_prefix_caching,
-            # All prompts of a call wait at once.
-            max_num_queued_requests=_UNLIMITED,
         )
         template = None if chat_template is None else Path(chat_template)
         self._model = model

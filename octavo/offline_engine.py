@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from octavo.router.engine import Engine
@@ -22,6 +23,7 @@ from .request_output import CompletionOutput, RequestOutput
 from .v1 import inference_pb2, scheduling_pb2
 
 _ROUTER_ID = bytes(16)
+_UNLIMITED = 2**63
 
 Request = inference_pb2.GenerateRequest | inference_pb2.ChatRequest
 
@@ -32,7 +34,12 @@ class InProcessScheduler(SchedulerClient):
     def __init__(self, runner: StepRunner, settings: SchedulerSettings) -> None:
         super().__init__("in this process", _ROUTER_ID)
         ready = runner.describe()
-        config = scheduler_config(settings, ready, epoch=1)
+        # All prompts of a call wait at once.
+        config = replace(
+            scheduler_config(settings, ready, epoch=1),
+            max_num_queued_requests=_UNLIMITED,
+            max_num_queued_tokens=_UNLIMITED,
+        )
         self.info = model_info(settings, ready, config)
         self._scheduler = Scheduler(config)
         self._runner = runner

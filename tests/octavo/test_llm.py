@@ -5,16 +5,20 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tokenizers
 import torch
 from transformers import LlamaForCausalLM
 
-from octavo import LLM, SamplingParams
+from octavo import LLM, SamplingParams, offline_engine
 from octavo.errors import FailedPrecondition, InvalidArgument
 from octavo.offline_requests import Prompt
+from octavo.scheduler.config import SchedulerConfig
+from octavo.scheduler.server import scheduler_config
 from octavo.startup import StartupError
 
 PROMPT = "the cat sat on"
@@ -150,6 +154,19 @@ def test_more_prompts_than_rows_and_blocks_all_come_back(path: Path) -> None:
     assert [result.outputs[0].token_ids for result in crowded.generate(prompts, params)] == expected
     crowded.close()
     roomy.close()
+
+
+def test_the_queue_of_a_server_does_not_bound_a_call(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def with_a_short_queue(*args: Any, **options: Any) -> SchedulerConfig:
+        config = scheduler_config(*args, **options)
+        return replace(config, max_num_queued_requests=1, max_num_queued_tokens=10)
+
+    monkeypatch.setattr(offline_engine, "scheduler_config", with_a_short_queue)
+    llm = LLM(str(path), max_num_seqs=2)
+    assert len(llm.generate([PROMPT] * 8, GREEDY)) == 8
+    llm.close()
 
 
 def test_an_error_names_the_field_and_the_next_call_is_served(llm: LLM) -> None:
