@@ -4,11 +4,11 @@ import contextlib
 import hashlib
 import json
 import re
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests.octavo.http_server import QuietHandler, serving
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -34,17 +34,8 @@ class FakeHub:
 
     @contextlib.contextmanager
     def serving(self) -> Iterator["FakeHub"]:
-        server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        self.url = f"http://127.0.0.1:{server.server_port}"
-        try:
+        with serving(_handler(self)) as self.url:
             yield self
-        finally:
-            server.shutdown()
-            thread.join()
-            server.server_close()
 
     def metadata(self) -> dict[str, Any]:
         siblings: list[dict[str, Any]] = []
@@ -59,24 +50,21 @@ class FakeHub:
         return {"id": "owner/name", "modelId": "owner/name", "sha": COMMIT, "siblings": siblings}
 
 
-def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
+def _handler(hub: FakeHub) -> type[QuietHandler]:
+    class Handler(QuietHandler):
         def do_GET(self) -> None:
             path = self.path.partition("?")[0]
             if hub.refuse:
                 status, code = hub.refuse
-                self._send(status, b"", {"X-Error-Code": code})
+                self.answer(status, headers={"X-Error-Code": code})
             elif re.fullmatch(r"/api/models/owner/name/revision/main", path):
-                self._send(200, json.dumps(hub.metadata()).encode(), {})
+                self.answer(200, json.dumps(hub.metadata()).encode())
             elif path.startswith("/api/models/owner/name/revision/"):
-                self._send(404, b"", {"X-Error-Code": "RevisionNotFound"})
+                self.answer(404, headers={"X-Error-Code": "RevisionNotFound"})
             elif path.startswith(f"/owner/name/resolve/{COMMIT}/"):
                 self._send_file(path.partition(COMMIT + "/")[2])
             else:
-                self._send(404, b"", {"X-Error-Code": "RepoNotFound"})
+                self.answer(404, headers={"X-Error-Code": "RepoNotFound"})
 
         def _send_file(self, name: str) -> None:
             wanted = self.headers["Range"]
@@ -91,13 +79,5 @@ def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
                 self.send_header("Content-Range", span)
             self.end_headers()
             self.wfile.write(rest[: hub.cut_after.pop(name, None)])
-
-        def _send(self, status: int, content: bytes, headers: dict[str, str]) -> None:
-            self.send_response(status)
-            for name, value in headers.items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
 
     return Handler

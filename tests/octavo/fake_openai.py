@@ -5,8 +5,9 @@ import json
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests.octavo.http_server import QuietHandler, serving
 
 
 @dataclass
@@ -33,27 +34,15 @@ class FakeOpenAI:
 
     @contextlib.contextmanager
     def serving(self) -> Iterator["FakeOpenAI"]:
-        server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        self.url = f"http://127.0.0.1:{server.server_port}"
-        try:
+        with serving(_handler(self)) as self.url:
             yield self
-        finally:
-            server.shutdown()
-            thread.join()
-            server.server_close()
 
 
-def _handler(fake: FakeOpenAI) -> type[BaseHTTPRequestHandler]:
+def _handler(fake: FakeOpenAI) -> type[QuietHandler]:
     lock = threading.Lock()
     running = [0]
 
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
+    class Handler(QuietHandler):
         def do_GET(self) -> None:
             fake.authorizations.append(self.headers["Authorization"])
             self._json(200, {"data": [{"id": "small"}, {"id": "large"}]})
@@ -97,10 +86,6 @@ def _handler(fake: FakeOpenAI) -> type[BaseHTTPRequestHandler]:
 
         def _json(self, status: int, value: dict[str, Any]) -> None:
             content = json.dumps(value).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
+            self.answer(status, content, {"Content-Type": "application/json"})
 
     return Handler

@@ -1,36 +1,27 @@
 """octavo.health over real sockets: one exit status for ready, another for all else."""
 
 import asyncio
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
 from octavo import health
 from octavo.grpc_server import grpc_server
 from tests.end_to_end.cluster import free_port
+from tests.octavo.http_server import QuietHandler, serving
 
 
 @contextmanager
 def http_server(status: int) -> Iterator[str]:
     """A server that answers everything with the status; yields its address."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         def do_GET(self) -> None:
-            self.send_response(status)
-            self.end_headers()
+            self.answer(status)
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/ready"
-        server.shutdown()
-        thread.join()
+    with serving(Handler) as url:
+        yield f"{url}/ready"
 
 
 def test_http_status_200_is_ready() -> None:
