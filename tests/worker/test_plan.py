@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from octavo.startup import StartupReport
 from octavo.v1.step_pb2 import KVGroup, WorkerReady
@@ -12,7 +13,7 @@ from octavo.worker import plan
 from octavo.worker.loading import describe_worker, load_model_runner
 from octavo.worker.plan import PlanSettings
 from tests.worker.runners import settings_for
-from tests.worker.tiny_models import save_tiny_llama
+from tests.worker.tiny_models import save_tiny_llama, tiny_llama
 
 
 @pytest.fixture
@@ -33,8 +34,10 @@ def test_the_plan_is_what_the_worker_becomes(saved: Path) -> None:
 def test_a_config_is_enough_and_the_weights_are_those_of_transformers(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model = save_tiny_llama(tmp_path, vocab_size=50_000, hidden_size=1024)
-    (tmp_path / "model.safetensors").unlink()
+    with torch.device("meta"):
+        model = tiny_llama(vocab_size=50_000, hidden_size=1024)
+    model.config.architectures = [type(model).__name__]
+    model.config.save_pretrained(tmp_path)
     settings = PlanSettings(dtype="float32", num_gpu_blocks_override=8, max_num_seqs=3)
     assert plan.main(str(tmp_path), settings=settings) == 0
     shown = capsys.readouterr().out
