@@ -5,14 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from octavo.model_files import demo_model_path
 from tests.end_to_end.cluster import Cluster, running_cluster
-
-
-@pytest.fixture(scope="session")
-def demo_model() -> Path:
-    """The demo model's GGUF file, fetched once and cached."""
-    return demo_model_path()
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,13 @@
-"""Greedy and seeded output is the same, token for token, however the cluster is run.
+"""Greedy and seeded output is the same, to the bit, however the cluster is run.
 
-The reference for greedy is transformers' `generate`, in float32, on the same weights.
+The reference for greedy is transformers' `generate`, in float32, on the same weights. Every second
+request asks for log-probabilities: where they are equal to the bit, so is all that they come from,
+which a few tokens tell better than many tokens that are merely the same.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,25 +20,39 @@ from tests.end_to_end.prompts import PROMPTS
 
 pytestmark = pytest.mark.slow
 
-MAX_TOKENS = 64
+# Of each request, its outputs.
+Answers = list[list[dict[str, Any]]]
+
+# Two ends of a block in every output.
+MAX_TOKENS = 32
 SEEDED = {"prompt": "My favourite story begins", "temperature": 0.8, "seed": 42}
+
+REQUESTS: list[dict[str, Any]] = [
+    *(
+        {"prompt": prompt, "temperature": 0.0, "logprobs": 0 if number % 2 else None}
+        for number, prompt in enumerate(PROMPTS)
+    ),
+    SEEDED,
+]
+# Of either kind, short and long; and the seeded one.
+ALONE = [*range(0, len(PROMPTS), 5), len(PROMPTS)]
 
 # Enough for the longest request and a few more: far fewer than 33 requests want at once.
 FEW_BLOCKS = ["--num-gpu-blocks-override", "64"]
+FLOAT32 = ["--dtype", "float32"]
 
 
 @pytest.fixture(scope="module")
-def expected(demo_model: Path) -> list[list[int]]:
+def expected(demo_in_transformers: Path) -> list[list[int]]:
     """transformers' greedy tokens for each prompt, end token included."""
-    return greedy_by_transformers(demo_model, PROMPTS)
+    return greedy_by_transformers(demo_in_transformers, PROMPTS)
 
 
-def greedy_by_transformers(model_path: Path, prompts: Sequence[str]) -> list[list[int]]:
+def greedy_by_transformers(path: Path, prompts: Sequence[str]) -> list[list[int]]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    source = {"pretrained_model_name_or_path": model_path.parent, "gguf_file": model_path.name}
-    tokenizer = AutoTokenizer.from_pretrained(**source, padding_side="left")
-    model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
     inputs = tokenizer(list(prompts), return_tensors="pt", padding=True)
     with torch.inference_mode():
         outputs = model.generate(**inputs, max_new_tokens=MAX_TOKENS, do_sample=False)
@@ -57,45 +74,66 @@ async def complete(client: httpx.AsyncClient, **fields: Any) -> list[dict[str, A
     return choices
 
 
-async def run_all(
-    cluster: Cluster, *, n: int = 1, at_once: bool = True
-) -> list[list[dict[str, Any]]]:
-    """Send the greedy prompts and the seeded request, at once or one after the other."""
-    requests = [{"prompt": prompt, "temperature": 0.0} for prompt in PROMPTS] + [SEEDED]
+async def run_at_once(cluster: Cluster, **fields: Any) -> Answers:
+    """Send the greedy prompts and the seeded request together, with `fields` in each."""
     async with httpx.AsyncClient(base_url=cluster.base_url, timeout=300) as client:
-        calls = [complete(client, n=n, **request) for request in requests]
-        if at_once:
-            return list(await asyncio.gather(*calls))
-        return [await call for call in calls]
+        return await asyncio.gather(*(complete(client, **each, **fields) for each in REQUESTS))
+
+
+async def run_alone(cluster: Cluster) -> dict[int, list[dict[str, Any]]]:
+    """Send some of the requests, short and long, each when the one before has been answered."""
+    async with httpx.AsyncClient(base_url=cluster.base_url, timeout=300) as client:
+        return {number: await complete(client, **REQUESTS[number]) for number in ALONE}
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A cluster with its defaults, and what it answered to all requests at once when it was new."""
+
+    cluster: Cluster
+    answers: Answers
 
 
 @pytest.fixture(scope="module")
-def baseline(tmp_path_factory: pytest.TempPathFactory) -> list[list[dict[str, Any]]]:
-    """Every request at once on a cluster with its defaults; then each alone on the same cluster."""
+def baseline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Baseline]:
     log_path = tmp_path_factory.mktemp("baseline") / "serve.log"
-    with running_cluster(log_path, "demo", ["--dtype", "float32"]) as cluster:
-        at_once = asyncio.run(run_all(cluster))
-        alone = asyncio.run(run_all(cluster, at_once=False))
-    assert_same(alone, at_once)
-    return at_once
+    with running_cluster(log_path, "demo", FLOAT32) as cluster:
+        yield Baseline(cluster, asyncio.run(run_at_once(cluster)))
 
 
-def assert_same(actual: list[list[dict[str, Any]]], expected: list[list[dict[str, Any]]]) -> None:
-    """Every output of `actual` has the tokens and the text of the first output of `expected`.
+def assert_same(actual: dict[int, list[dict[str, Any]]], expected: Answers) -> None:
+    """Each output of a request has tokens, text and log-probabilities of the one expected.
 
     Of the seeded request, the last one, only the first output: the others draw from other seeds.
     """
-    for request, (choices, (wanted, *_)) in enumerate(zip(actual, expected, strict=True)):
-        for choice in choices[:1] if request == len(PROMPTS) else choices:
-            assert choice["token_ids"] == wanted["token_ids"], f"request {request}"
-            assert choice["text"] == wanted["text"], f"request {request}"
+    for number, choices in actual.items():
+        (wanted,) = expected[number]
+        for choice in choices[:1] if number == len(PROMPTS) else choices:
+            for part in ("token_ids", "text", "logprobs"):
+                assert choice[part] == wanted[part], f"{part} of request {number}"
 
 
 def test_greedy_tokens_are_those_of_transformers(
-    baseline: list[list[dict[str, Any]]], expected: list[list[int]]
+    baseline: Baseline, expected: list[list[int]]
 ) -> None:
-    greedy = [choices[0]["token_ids"] for choices in baseline[: len(PROMPTS)]]
+    greedy = [choices[0]["token_ids"] for choices in baseline.answers[: len(PROMPTS)]]
     assert greedy == expected
+    told = [choices[0]["logprobs"] is not None for choices in baseline.answers]
+    assert sum(told) == len(PROMPTS) // 2
+
+
+def test_a_request_alone_is_answered_as_among_others(baseline: Baseline) -> None:
+    assert_same(asyncio.run(run_alone(baseline.cluster)), baseline.answers)
+
+
+def test_two_outputs_of_one_prompt(baseline: Baseline) -> None:
+    # The salt hides what the cache has of these prompts: the first output computes them anew.
+    pairs = asyncio.run(run_at_once(baseline.cluster, n=2, cache_salt="pairs"))
+    assert_same(dict(enumerate(pairs)), baseline.answers)
+    first, second = pairs[-1]
+    assert first["text"] != second["text"], (
+        "the outputs of a seeded request draw from different seeds"
+    )
 
 
 @pytest.mark.parametrize(
@@ -107,25 +145,15 @@ def test_greedy_tokens_are_those_of_transformers(
     ],
 )
 def test_tokens_do_not_depend_on_how_the_cluster_runs(
-    baseline: list[list[dict[str, Any]]], tmp_path: Path, flags: list[str]
+    baseline: Baseline, tmp_path: Path, flags: list[str]
 ) -> None:
-    with running_cluster(tmp_path / "serve.log", "demo", ["--dtype", "float32", *flags]) as cluster:
-        assert_same(asyncio.run(run_all(cluster)), baseline)
+    with running_cluster(tmp_path / "serve.log", "demo", [*FLOAT32, *flags]) as cluster:
+        answers = asyncio.run(run_at_once(cluster))
+    assert_same(dict(enumerate(answers)), baseline.answers)
 
 
-def test_tokens_survive_preemption(baseline: list[list[dict[str, Any]]], tmp_path: Path) -> None:
-    with running_cluster(
-        tmp_path / "serve.log", "demo", ["--dtype", "float32", *FEW_BLOCKS]
-    ) as cluster:
-        assert_same(asyncio.run(run_all(cluster)), baseline)
+def test_tokens_survive_preemption(baseline: Baseline, tmp_path: Path) -> None:
+    with running_cluster(tmp_path / "serve.log", "demo", [*FLOAT32, *FEW_BLOCKS]) as cluster:
+        answers = asyncio.run(run_at_once(cluster))
         assert cluster.metric("octavo_scheduler_preemptions_total") > 0
-
-
-def test_two_outputs_of_one_prompt(baseline: list[list[dict[str, Any]]], tmp_path: Path) -> None:
-    with running_cluster(tmp_path / "serve.log", "demo", ["--dtype", "float32"]) as cluster:
-        pairs = asyncio.run(run_all(cluster, n=2))
-    assert_same(pairs, baseline)
-    first, second = pairs[-1]
-    assert first["text"] != second["text"], (
-        "the outputs of a seeded request draw from different seeds"
-    )
+    assert_same(dict(enumerate(answers)), baseline.answers)

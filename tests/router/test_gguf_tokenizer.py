@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import pre_tokenizers
 
-from octavo.model_files import demo_model_path
 from octavo.router.gguf_tokenizer import build_tokenizer
 from octavo.router.model_text import load_model_text
 from octavo.startup import StartupError
@@ -119,10 +118,11 @@ def test_splits_as_transformers_does(tmp_path: Path, pre: str) -> None:
 
 
 @pytest.mark.slow
-def test_the_demo_model_is_tokenized_as_transformers_does() -> None:
-    path = demo_model_path()
-    reference = transformers_tokenizer(path)
-    ours = load_model_text(path, None).tokenizer
+def test_the_demo_model_is_tokenized_as_transformers_does(
+    demo_model: Path, demo_in_transformers: Path
+) -> None:
+    reference = tokenizers.Tokenizer.from_file(str(demo_in_transformers / "tokenizer.json"))
+    ours = load_model_text(demo_model, None).tokenizer
     for text in TEXTS:
         token_ids = ours.encode(text, add_special_tokens=True)
         if not any(character.isnumeric() for character in text):

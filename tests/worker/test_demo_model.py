@@ -12,7 +12,6 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
-from octavo.model_files import demo_model_path
 from octavo.startup import StartupReport
 from octavo.worker.kv_cache import allocate_kv_cache
 from octavo.worker.loading import load_model_runner, open_model
@@ -41,17 +40,14 @@ class Demo:
 
 
 @pytest.fixture(scope="module")
-def demo() -> Demo:
-    path = demo_model_path()
-    model = AutoModelForCausalLM.from_pretrained(
-        path.parent, gguf_file=path.name, dtype=torch.float32
-    ).eval()
-    tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+def demo(demo_model: Path, demo_in_transformers: Path) -> Demo:
+    tokenizer = AutoTokenizer.from_pretrained(demo_in_transformers)
+    model = AutoModelForCausalLM.from_pretrained(demo_in_transformers, dtype=torch.float32).eval()
     modules = (argparse, csv, decimal, difflib, statistics)
     text = "\n".join(str(module.__doc__) for module in modules)
     tokens = tokenizer.encode(text)[:NUM_TOKENS]
     assert len(tokens) == NUM_TOKENS
-    return Demo(path, model, tokens, logits_of(model, tokens))
+    return Demo(demo_model, model, tokens, logits_of(model, tokens))
 
 
 def settings(path: Path) -> WorkerSettings:
