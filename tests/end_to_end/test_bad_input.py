@@ -29,9 +29,13 @@ TOOL_ANSWER = {"role": "tool", "content": "7"}
 
 
 @pytest.fixture
-def undisturbed(cluster: Cluster) -> Iterator[None]:
-    """A stream that runs while the test does, and has to end whole and unchanged."""
-    body = {"model": "demo", "prompt": "Count: one two three", "temperature": 0, "max_tokens": 150}
+def undisturbed(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[None]:
+    """A stream that runs while the test does, and has to end whole.
+
+    Its parameter is how many tokens it has; without one, enough to outlast a request's refusal.
+    """
+    num_tokens = getattr(request, "param", 50)
+    body = {"model": "demo", "prompt": "Count: one two", "temperature": 0, "max_tokens": num_tokens}
     streamed: list[str] = []
     started = threading.Event()
 
@@ -114,6 +118,7 @@ def unix_sockets(cluster: Cluster) -> list[str]:
     return sorted(paths)
 
 
+@pytest.mark.parametrize("undisturbed", [150], indirect=True)
 def test_garbage_on_the_internal_sockets_is_dropped(undisturbed: None, cluster: Cluster) -> None:
     garbage = [b"", b"\x00", b"garbage", bytes(range(256)) * 16, b"\x0a\xff\xff\xff\xff\x0f"]
     context = zmq.Context()
