@@ -47,11 +47,14 @@ bool spin(Clock::duration limit, Condition is_true) {
 
 // Woken again and again, a thread may land on the core of the one that woke it, and stay there for
 // milliseconds while others idle. So each worker has a core, from the last one down; the caller may go
-// where it likes, and takes the pieces of a worker whose core is busy.
-void stay_on_cpu(int64_t number) {
+// where it likes, and takes the pieces of a worker whose core is busy. Where there are fewer threads
+// than cores all may go where they like: other processes may have such threads, too, and two of the
+// system's cores may be halves of one.
+void stay_on_cpu(int64_t number, int64_t num_threads) {
 #ifdef __linux__
     cpu_set_t allowed, one;
     if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return;
+    if (num_threads < CPU_COUNT(&allowed)) return;
     int64_t left = number % CPU_COUNT(&allowed);
     for (int cpu = CPU_SETSIZE - 1; cpu >= 0; --cpu) {
         if (!CPU_ISSET(cpu, &allowed) || left-- > 0) continue;
@@ -74,7 +77,7 @@ class Pool {
     void run(int64_t num_pieces, int64_t num_threads, void (*piece)(void*, int64_t),
              void* context) {
         while (num_workers_ < num_threads - 1) {
-            std::thread(&Pool::work, this, num_workers_++).detach();
+            std::thread(&Pool::work, this, num_workers_++, thread_pool::num_threads()).detach();
         }
         // Nobody can take a piece while the job is being changed.
         const uint64_t closed = next_.load() | PIECE;
@@ -99,8 +102,8 @@ class Pool {
     }
 
   private:
-    void work(int64_t number) {
-        stay_on_cpu(number);
+    void work(int64_t number, int64_t of_threads) {
+        stay_on_cpu(number, of_threads);
         uint64_t seen = 0;
         while (true) {
             auto is_new = [&] { return next_.load() / ONE_JOB != seen && !is_closed(); };
