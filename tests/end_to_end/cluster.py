@@ -63,6 +63,11 @@ class Cluster:
     def children(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children(recursive=True)
 
+    def process_of(self, command: str) -> psutil.Process:
+        """Return the child that runs `octavo COMMAND`."""
+        (process,) = [child for child in self.children() if command in child.cmdline()]
+        return process
+
     def metric(self, name: str, **labels: str) -> float:
         """Return one sample of the scheduler's metrics; fails if it is not there."""
         return self.metrics()[name, frozenset(labels.items())]

@@ -23,12 +23,6 @@ def own_cluster(tmp_path_factory: pytest.TempPathFactory, demo_model: Path) -> I
         yield cluster
 
 
-def process_of(cluster: Cluster, command: str) -> psutil.Process:
-    """Return the child that runs `octavo COMMAND`."""
-    (process,) = [child for child in cluster.children() if command in child.cmdline()]
-    return process
-
-
 def complete(cluster: Cluster, max_tokens: int) -> str:
     url = cluster.base_url + "/v1/completions"
     answer = httpx.post(url, json=BODY | {"max_tokens": max_tokens}, timeout=120)
@@ -51,7 +45,7 @@ def test_streams_go_on_when_the_worker_is_killed(own_cluster: Cluster) -> None:
                 continue
             received.append(line)
             if len(received) == 20:
-                process_of(own_cluster, "worker").kill()
+                own_cluster.process_of("worker").kill()
     assert received[-1] == "data: [DONE]"
     assert streamed_text(received) == undisturbed
 
@@ -64,7 +58,7 @@ def streamed_text(lines: list[str]) -> str:
 @pytest.mark.parametrize("command", ["gateway", "router", "scheduler"])
 def test_requests_are_answered_again_after_a_kill(own_cluster: Cluster, command: str) -> None:
     before = complete(own_cluster, 20)
-    killed = process_of(own_cluster, command)
+    killed = own_cluster.process_of(command)
     killed.kill()
     psutil.wait_procs([killed])
     deadline = time.monotonic() + START_TIMEOUT_S

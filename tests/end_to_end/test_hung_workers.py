@@ -1,0 +1,107 @@
+"""A worker that lives and does not get on is replaced; clients see a pause."""
+
+import ctypes
+import json
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from tests.end_to_end.cluster import START_TIMEOUT_S, Cluster, running_cluster
+
+pytestmark = pytest.mark.slow
+
+BODY = {"model": "demo", "prompt": "Once upon a time", "temperature": 0, "ignore_eos": True}
+STEP_TIMEOUT_S = 3
+
+_PTRACE_SEIZE = 0x4206
+_PTRACE_INTERRUPT = 0x4207
+_WALL = 0x40000000
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+@pytest.fixture(scope="module")
+def own_cluster(tmp_path_factory: pytest.TempPathFactory, demo_model: Path) -> Iterator[Cluster]:
+    log_path = tmp_path_factory.mktemp("hung") / "serve.log"
+    flags = ["--dtype", "float32", "--step-timeout-s", str(STEP_TIMEOUT_S)]
+    with running_cluster(log_path, "demo", flags) as cluster:
+        yield cluster
+
+
+def stop_main_thread(process: psutil.Process) -> None:
+    """Stop the thread that runs the steps, as a kernel that never ends would; all others go on."""
+    for request in (_PTRACE_SEIZE, _PTRACE_INTERRUPT):
+        if _LIBC.ptrace(request, process.pid, None, None):
+            pytest.skip(f"ptrace: {os.strerror(ctypes.get_errno())}")
+    os.waitpid(process.pid, _WALL)
+
+    def see_it_end() -> None:
+        """Whoever traces a process hears of its end first, and its parent only then."""
+        os.waitpid(process.pid, _WALL)
+
+    threading.Thread(target=see_it_end, daemon=True).start()
+
+
+def streamed(cluster: Cluster, meanwhile: Callable[[], None]) -> str:
+    """Return the text of a stream; `meanwhile` is called in the midst of it."""
+    texts: list[str] = []
+    with httpx.stream(
+        "POST",
+        cluster.base_url + "/v1/completions",
+        json=BODY | {"max_tokens": 100, "stream": True, "return_token_ids": True},
+        timeout=START_TIMEOUT_S,
+    ) as response:
+        for line in filter(None, response.iter_lines()):
+            if line == "data: [DONE]":
+                return "".join(texts)
+            texts.append(json.loads(line.removeprefix("data: "))["choices"][0]["text"])
+            if len(texts) == 10:
+                meanwhile()
+    raise AssertionError("the stream was cut")
+
+
+def wait_for_line(cluster: Cluster, words: str, *, after: int) -> None:
+    """Return when the log has the words after its first `after` characters."""
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while words not in cluster.log[after:]:
+        assert time.monotonic() < deadline, cluster.log[after:]
+        time.sleep(0.05)
+
+
+def test_streams_go_on_when_a_step_hangs(own_cluster: Cluster) -> None:
+    undisturbed = streamed(own_cluster, lambda: None)
+    hung, begun = own_cluster.process_of("worker"), len(own_cluster.log)
+    assert streamed(own_cluster, lambda: stop_main_thread(hung)) == undisturbed
+    assert not hung.is_running()
+    assert f"(--step-timeout-s {STEP_TIMEOUT_S}); last seen forward" in own_cluster.log[begun:]
+
+
+def test_streams_go_on_when_a_worker_that_stood_still_goes_on(own_cluster: Cluster) -> None:
+    undisturbed = streamed(own_cluster, lambda: None)
+    worker, begun = own_cluster.process_of("worker"), len(own_cluster.log)
+
+    def stand_still() -> None:
+        worker.suspend()
+        wait_for_line(own_cluster, "silent for 5 s", after=begun)
+        worker.resume()
+
+    assert streamed(own_cluster, stand_still) == undisturbed
+    # It was given up, and another has taken its place.
+    assert not worker.is_running()
+
+
+def test_a_request_whose_steps_hang_twice_is_told(tmp_path: Path, demo_model: Path) -> None:
+    hangs = "worker.before_step=delay:3600"
+    flags = ["--mock", "--step-timeout-s", "1", "--failpoints", hangs]
+    with running_cluster(tmp_path / "serve.log", "demo", flags) as cluster:
+        url = cluster.base_url + "/v1/completions"
+        answer = httpx.post(url, json=BODY, timeout=START_TIMEOUT_S)
+        assert answer.status_code == 500, answer.text
+        assert "failed twice" in answer.json()["error"]["message"]
+        assert len(re.findall("lost a worker.*stuck for", cluster.log)) == 2
