@@ -15,7 +15,7 @@ from octavo.kernels.linear import linear, pack_weight
 from octavo.kernels.threads import set_num_threads
 
 _CORES_OF_THREADS = """
-import os, sys, torch
+import os, sys, time, torch
 from pathlib import Path
 from octavo.kernels.linear import linear, pack_weight
 from octavo.kernels.threads import set_num_threads
@@ -24,6 +24,9 @@ x, packed = torch.randn(64, 512), pack_weight(torch.randn(4096, 512))
 before = set(os.listdir("/proc/self/task"))
 linear(x, packed)
 for thread in set(os.listdir("/proc/self/task")) - before:
+    # A thread chooses its core when it begins, and sleeps when there is nothing to do any more.
+    while Path(f"/proc/self/task/{thread}/stat").read_text().rsplit(") ")[1][0] != "S":
+        time.sleep(0.001)
     print(len(os.sched_getaffinity(int(thread))), *os.sched_getaffinity(int(thread)))
 """
 
