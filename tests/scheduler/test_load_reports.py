@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from octavo.block_hash import extend_chain, root_hash
+from octavo.scheduler import load_reports
 from octavo.scheduler.load_reports import LoadReports
 from octavo.scheduler.sessions import RouterSession, RouterSessions
 from octavo.v1 import scheduling_pb2
@@ -44,8 +45,9 @@ def sessions() -> RouterSessions:
 
 
 async def test_the_counts_come_first_and_the_prefixes_after_them(
-    driver: Driver, sessions: RouterSessions
+    driver: Driver, sessions: RouterSessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(load_reports, "_PREFIXES_PERIOD_S", 2 * load_reports._LOAD_PERIOD_S)
     reports, observer = LoadReports(driver.scheduler, sessions), Observer(sessions)
     driver.submit(PROMPT)
     driver.step()
