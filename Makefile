@@ -42,12 +42,20 @@ check: install
 	$(BIN)/buf format --diff --exit-code
 	$(BIN)/python tests/file_sizes.py
 
+# Tests start hundreds of Pythons: each would compile again all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Several processes that compute share the cores here. OpenMP's threads, which torch's own operations
 # run on, would wait for each other spinning, on the cores that they wait for.
 test-fast test: export OMP_WAIT_POLICY := passive
 
+# What is in these is slow, all of it; to import what it wants takes seconds.
+SLOW_FOLDERS := tests/clients tests/end_to_end
+
+# Half of the time a test waits, for another process or a clock: three for two cores.
 test-fast: install
-	$(BIN)/pytest -n auto -m "not slow and not gpu"
+	$(BIN)/pytest -n $$((($$(getconf _NPROCESSORS_ONLN) * 3 + 1) / 2)) -m "not slow and not gpu" \
+		$(addprefix --ignore=,$(SLOW_FOLDERS))
 
 # The slow ones start whole clusters: two at a time, and those of one file share theirs.
 test: test-fast

@@ -1,6 +1,7 @@
 """The rules of the tree that no tool checks: links, generated code, imports, captions."""
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -64,6 +65,14 @@ def imported_modules(path: Path) -> list[str]:
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
             names.append(node.module)
     return names
+
+
+def test_a_folder_of_slow_tests_has_no_other() -> None:
+    """`make test-fast` does not look into it, `make test` runs what is marked."""
+    folders = [ROOT / "tests" / name for name in ("clients", "end_to_end")]
+    files = [path for folder in folders for path in folder.glob("test_*.py")]
+    mark = re.compile(r"^pytestmark = .*\bpytest\.mark\.slow\b", re.MULTILINE)
+    assert files and [path for path in files if not mark.search(path.read_text())] == []
 
 
 @pytest.mark.parametrize(
