@@ -1,11 +1,12 @@
 """octavo.bench_offline: both commands, on a tiny model."""
 
+import functools
 import json
 from pathlib import Path
 
 import pytest
 
-from octavo import bench_offline
+from octavo import LLM, bench_offline
 from octavo.bench_offline import LatencySettings, ThroughputSettings
 from tests.router.tiny_tokenizers import byte_level_tokenizer, write_directory
 from tests.worker.tiny_models import save_tiny_llama
@@ -18,6 +19,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     save_tiny_llama(path, vocab_size=300)
     write_directory(path, byte_level_tokenizer())
     return str(path)
+
+
+@pytest.fixture(autouse=True)
+def small_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of its own accord it would take gigabytes, and that is a million blocks of such a model."""
+    monkeypatch.setattr(bench_offline, "LLM", functools.partial(LLM, kv_cache_memory_bytes=1 << 20))
 
 
 def test_throughput_counts_the_tokens_that_were_asked_for(
