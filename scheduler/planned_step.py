@@ -10,6 +10,7 @@ from operator import attrgetter
 from octavo.v1 import step_pb2
 
 from .block_pool import Block
+from .prompt_budget import PromptBudget
 from .request import Sequence
 from .roster import Roster
 
@@ -38,7 +39,8 @@ class PlannedStep:
         chunks: sequence → (num_new_tokens, needs_sample), where these are not the (1, 1) of a
             sequence that has nothing to catch up with.
         num_prompt_tokens: tokens of these.
-        prompt_budget: the most that they may have; None until there is one of them.
+        num_prompt_pairs: of each of these tokens with one of its sequence before it.
+        prompt_budget: what there is for them; None until there is one of them.
         decided: sequences that were decided on, and do not just coast along.
         sampled: those of them that get a token.
         last_samples: sequences that coast, and may get their last token.
@@ -72,13 +74,16 @@ class PlannedStep:
         self.voided: set[Sequence] = set()
         self.has_preempted = False
         self.num_prompt_tokens = 0
-        self.prompt_budget: int | None = None
+        self.num_prompt_pairs = 0.0
+        self.prompt_budget: PromptBudget | None = None
 
     def add(self, sequence: Sequence, num_new_tokens: int, *, needs_sample: bool) -> None:
-        """Plan tokens of a sequence that a decision was taken on."""
+        """Plan the last computed tokens of a sequence that a decision was taken on."""
         if num_new_tokens != 1 or not needs_sample:
             self.chunks[sequence] = (num_new_tokens, needs_sample)
             self.num_prompt_tokens += num_new_tokens
+            middle = sequence.num_computed_tokens - num_new_tokens / 2
+            self.num_prompt_pairs += num_new_tokens * middle
         self.decided.append(sequence)
         if needs_sample:
             self.sampled.append(sequence)

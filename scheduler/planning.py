@@ -13,6 +13,7 @@ Idea of the rule: vLLM's v1 scheduler (https://github.com/vllm-project/vllm).
 """
 
 from .planned_step import PlannedStep
+from .prompt_budget import PromptBudget
 from .request import Sequence, SequenceStatus
 from .state import SchedulerState
 
@@ -78,7 +79,8 @@ def _plan_sequence(
             return 0
     num_new_tokens = min(num_wanted, budget)
     if num_wanted > 1:
-        num_new_tokens = min(num_new_tokens, _prompt_tokens_left(state, step))
+        num_allowed = _prompt_tokens_left(state, step, sequence.num_computed_tokens)
+        num_new_tokens = min(num_new_tokens, num_allowed)
         if not num_new_tokens:
             return 0
     end = sequence.num_computed_tokens + num_new_tokens
@@ -118,8 +120,9 @@ def _plan_waiting(state: SchedulerState, step: PlannedStep, budget: int, now_ns:
     """Give rows to waiting sequences, in order, until one does not fit; returns what is left."""
     num_sent_tokens = 0
     for sequence in state.waiting.snapshot():
-        num_allowed = min(budget, _prompt_tokens_left(state, step))
-        if num_allowed <= 0 or num_sent_tokens >= MAX_SENT_TOKENS:
+        if budget <= 0 or not _prompt_tokens_left(state, step, 0):
+            break
+        if num_sent_tokens >= MAX_SENT_TOKENS:
             break
         if not _is_ready(state, sequence):
             continue
@@ -127,30 +130,39 @@ def _plan_waiting(state: SchedulerState, step: PlannedStep, budget: int, now_ns:
             break
         _start(state, sequence, step, now_ns)
         num_sent_tokens += sequence.num_tokens
-        num_wanted = sequence.num_expected_tokens - sequence.num_computed_tokens
-        num_new_tokens = min(num_wanted, num_allowed)
+        context = sequence.num_computed_tokens
+        # After a long prefix a token may take more than the time that is left.
+        num_allowed = max(1, _prompt_tokens_left(state, step, context))
+        num_new_tokens = min(sequence.num_expected_tokens - context, budget, num_allowed)
         _compute(state, sequence, num_new_tokens, step)
         budget -= num_new_tokens
     return budget
 
 
-def _prompt_tokens_left(state: SchedulerState, step: PlannedStep) -> int:
-    """Return how many more tokens the step has for sequences with more than one to compute."""
+def _prompt_tokens_left(state: SchedulerState, step: PlannedStep, context: int) -> int:
+    """Return how many more tokens the step has for a sequence with more than one to compute.
+
+    `context`: those that it has computed.
+    """
     if step.prompt_budget is None:
-        num_decoding, num_behind = state.running.num_coasting + len(step.decided), 0
-        for sequence in state.running.landed():
-            is_planned = sequence.last_step_id == step.step_id
-            if not is_planned and sequence.num_expected_tokens < sequence.token_limit:
-                is_behind = sequence.num_expected_tokens - sequence.num_computed_tokens > 1
-                num_behind += is_behind
-                num_decoding += not is_behind
-        num_waiting = num_behind + len(state.waiting)
-        step.prompt_budget = state.step_cost.prompt_budget(num_decoding, num_waiting)
-        if (state.running.num_coasting or step.decided) and state.step_cost.wants_decoding_only(
-            step.step_id
-        ):
-            step.prompt_budget = 0
-    return step.prompt_budget - step.num_prompt_tokens
+        step.prompt_budget = _prompt_budget(state, step)
+    return step.prompt_budget.num_tokens_left(
+        step.num_prompt_tokens, step.num_prompt_pairs, context
+    )
+
+
+def _prompt_budget(state: SchedulerState, step: PlannedStep) -> PromptBudget:
+    """Return what the step has for all sequences with more than one token to compute."""
+    num_decoding, num_behind = state.running.num_coasting + len(step.decided), 0
+    if num_decoding and state.step_cost.wants_decoding_only(step.step_id):
+        return PromptBudget(0)
+    for sequence in state.running.landed():
+        is_planned = sequence.last_step_id == step.step_id
+        if not is_planned and sequence.num_expected_tokens < sequence.token_limit:
+            is_behind = sequence.num_expected_tokens - sequence.num_computed_tokens > 1
+            num_behind += is_behind
+            num_decoding += not is_behind
+    return state.step_cost.prompt_budget(num_decoding, num_behind + len(state.waiting))
 
 
 def _make_place(state: SchedulerState, sequence: Sequence, step: PlannedStep) -> bool:

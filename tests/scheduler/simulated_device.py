@@ -1,6 +1,7 @@
 """A scheduler on a device whose steps take a computed time; no clock, no sleep.
 
-seconds of a step = fixed + tokens · per_token + Σ (token · its context) · per_pair
+seconds of a step = fixed + tokens · per_token + sampled rows · per_sample
+                    + Σ (token · its context) · per_pair
 """
 
 from collections import deque
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 
 from octavo.scheduler.config import GroupConfig, SchedulerConfig
 from octavo.scheduler.scheduler import Scheduler
+from octavo.scheduler.step_cost import StepCost
 from octavo.v1 import scheduling_pb2, step_pb2
 
 BLOCK_SIZE = 16
@@ -16,13 +18,26 @@ BLOCK_SIZE = 16
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """Seconds; the defaults are about those of a model with 135M parameters on two cores."""
+    """Seconds; the defaults were measured with SmolLM2-135M in bfloat16 on two cores of a Zen 4.
+
+    There 31 rows decode in 36 ms, and a prompt token beside them takes 0.54 ms + 0.30 µs for each
+    token before it, whatever the chunk: 6 % off at most steps, between 4 and 256 tokens.
+    """
 
     fixed_s: float = 6e-3
-    per_token_s: float = 0.55e-3
+    per_token_s: float = 0.54e-3
+    per_sample_s: float = 0.38e-3
     per_pair_s: float = 0.3e-6
     free_tokens: int = 0
     """While a step has no more, it takes no longer: what memory-bound devices do."""
+
+    def step_s(self, num_tokens: int, num_samples: int, num_pairs: int) -> float:
+        return (
+            self.fixed_s
+            + max(num_tokens - self.free_tokens, 0) * self.per_token_s
+            + num_samples * self.per_sample_s
+            + num_pairs * self.per_pair_s
+        )
 
 
 @dataclass
@@ -88,9 +103,16 @@ class Simulation:
             elif plan is None:
                 return
 
+    def run_to_first_token(self, key: bytes) -> None:
+        self.run(lambda: bool(self.token_times_s[key]))
+
     def run_to_end(self) -> None:
         self.run(lambda: False)
         assert self.scheduler.is_idle
+
+    @property
+    def step_cost(self) -> StepCost:
+        return self.scheduler._state.step_cost
 
     @property
     def now_ns(self) -> int:
@@ -120,11 +142,8 @@ class Simulation:
             self._rows[row] = key, position + count
         num_tokens = sum(plan.num_new_tokens)
         self.chunks.append(sum(count for count in plan.num_new_tokens if count > 1))
-        seconds = (
-            self.speed.fixed_s
-            + max(num_tokens - self.speed.free_tokens, 0) * self.speed.per_token_s
-            + num_pairs * self.speed.per_pair_s
-        ) * self.slowdown(plan.step_id)
+        seconds = self.speed.step_s(num_tokens, sum(plan.needs_sample), num_pairs)
+        seconds *= self.slowdown(plan.step_id)
         self.now_s += seconds
         for row, sample in zip(plan.row, plan.needs_sample, strict=True):
             if sample:

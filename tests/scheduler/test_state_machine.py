@@ -19,7 +19,7 @@ from hypothesis.stateful import (
 )
 
 from octavo.errors import InvalidArgument, Overloaded
-from octavo.scheduler import step_cost
+from octavo.scheduler import prompt_budget, step_cost
 from octavo.scheduler.config import GroupConfig, SchedulerConfig
 from octavo.scheduler.results import BadResult
 from octavo.v1 import scheduling_pb2, step_pb2
@@ -281,7 +281,7 @@ def run(max_examples: int, num_steps: int) -> None:
 @pytest.fixture
 def has_small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let prompts have single tokens of a step, and often none."""
-    monkeypatch.setattr(step_cost, "_MIN_PROMPT_TOKENS", 1)
+    monkeypatch.setattr(prompt_budget, "_MIN_PROMPT_TOKENS", 1)
     monkeypatch.setattr(step_cost, "_MEASURED_EVERY", 3)
 
 

@@ -1,5 +1,6 @@
 """Beside outputs under way long prompts are computed in small parts, bursts as fast as can be."""
 
+import random
 from collections.abc import Callable
 
 import pytest
@@ -7,12 +8,20 @@ import pytest
 from tests.scheduler.simulated_device import Simulation, Speed
 
 COMPUTE_BOUND = Speed()
-MEMORY_BOUND = Speed(fixed_s=5e-3, per_token_s=17e-6, per_pair_s=1e-9, free_tokens=280)
+MEMORY_BOUND = Speed(
+    fixed_s=5e-3, per_token_s=17e-6, per_sample_s=0.0, per_pair_s=1e-9, free_tokens=280
+)
 LONG_PROMPT = 4096
 
 
 def never_slower(step_id: int) -> float:
     return 1.0
+
+
+def noisy(step_id: int) -> float:
+    """Up to 10 % off, and each 50th step takes three times as long."""
+    draw = random.Random(step_id)
+    return draw.uniform(0.9, 1.1) * (3.0 if draw.random() < 0.02 else 1.0)
 
 
 def percentile(values: list[float], share: float) -> float:
@@ -62,17 +71,40 @@ def test_a_long_prompt_does_not_double_the_pauses_of_the_others(
     start_s = simulation.now_s
     before = simulation.pauses_s(keys, start_s / 2, start_s)
     long = simulation.submit(LONG_PROMPT, 1)
-    simulation.run(lambda: bool(simulation.token_times_s[long]))
+    simulation.run_to_first_token(long)
     beside = simulation.pauses_s(keys, start_s, simulation.now_s)
     assert percentile(beside, 0.99) <= 2.0 * percentile(before, 0.5)
     assert simulation.ttft_s(long) <= 3.0 * ttft_alone_s(speed)
+
+
+@pytest.mark.parametrize("context", [0, 500, 4000])
+def test_it_is_known_how_many_tokens_a_step_has_time_for(context: int) -> None:
+    simulation, _ = with_streams(COMPUTE_BOUND, slowdown=noisy)
+    for num_tokens in (LONG_PROMPT, 200, LONG_PROMPT, *[50] * 20):
+        simulation.run_to_first_token(simulation.submit(num_tokens, 1))
+    budget = simulation.step_cost.prompt_budget(31, 1)
+    num_tokens = budget.num_tokens_left(0, 0.0, context)
+    beside_s = COMPUTE_BOUND.step_s(31 + num_tokens, 31, 31 * 300 + num_tokens * context)
+    assert beside_s / COMPUTE_BOUND.step_s(31, 31, 31 * 300) == pytest.approx(1.7, rel=0.1)
+
+
+def test_noise_is_no_reason_for_longer_pauses() -> None:
+    """Those beside a long prompt are as long as they may be, give or take what all vary by."""
+    simulation, keys = with_streams(COMPUTE_BOUND, slowdown=noisy)
+    for _ in range(2):
+        start_s = simulation.now_s
+        long = simulation.submit(LONG_PROMPT, 1)
+        simulation.run_to_first_token(long)
+    beside = simulation.pauses_s(keys, start_s, simulation.now_s)
+    assert percentile(beside, 0.9) <= 2.0 * COMPUTE_BOUND.step_s(31, 31, 31 * 300)
+    assert simulation.ttft_s(long) <= 3.0 * ttft_alone_s(COMPUTE_BOUND)
 
 
 def test_parts_become_smaller_as_the_context_makes_them_dearer() -> None:
     simulation, _ = with_streams(COMPUTE_BOUND)
     num_steps = len(simulation.chunks)
     long = simulation.submit(LONG_PROMPT, 1)
-    simulation.run(lambda: bool(simulation.token_times_s[long]))
+    simulation.run_to_first_token(long)
     parts = [part for part in simulation.chunks[num_steps:] if part]
     assert 4 <= parts[-2] < 0.5 * parts[0]
 
@@ -114,7 +146,7 @@ def test_a_device_that_tells_no_times_takes_whole_steps() -> None:
     simulation, _ = with_streams(COMPUTE_BOUND, tells_times=False)
     num_steps = len(simulation.chunks)
     long = simulation.submit(LONG_PROMPT, 1)
-    simulation.run(lambda: bool(simulation.token_times_s[long]))
+    simulation.run_to_first_token(long)
     assert simulation.chunks[num_steps : num_steps + 9] == [512 - 31] * 8 + [LONG_PROMPT - 8 * 481]
 
 
@@ -143,5 +175,5 @@ def test_prompts_progress_whatever_they_cost() -> None:
     simulation, _ = with_streams(Speed(fixed_s=1e-6, per_token_s=1e-6, per_pair_s=1e-3), count=1)
     num_steps = len(simulation.chunks)
     long = simulation.submit(512, 1)
-    simulation.run(lambda: bool(simulation.token_times_s[long]))
+    simulation.run_to_first_token(long)
     assert all(part >= 4 for part in simulation.chunks[num_steps:-1] if part)
