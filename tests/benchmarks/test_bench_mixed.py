@@ -27,6 +27,7 @@ def test_medians_over_rounds_make_the_ratios() -> None:
     rounds = [
         Mixed(
             itl_p50_alone_ms=10.0,
+            itl_p99_alone_ms=12.0,
             itl_p99_mixed_ms=p99_ms,
             itl_max_mixed_ms=40.0,
             ttft_alone_ms=1000.0,
