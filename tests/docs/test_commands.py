@@ -92,6 +92,7 @@ NOT_RUN = {
     "octavo serve demo": "what `make serve` runs",
     "pip download --no-deps --no-binary :all: llama-cpp-python==0.3.36"
     " && tar xf llama_cpp_python-*.tar.gz && cd llama_cpp_python-*/vendor/llama.cpp": _PEER,
+    "python -m benchmarks.bench_mixed": "takes minutes",
     "python -m benchmarks.bench_perplexity": "takes minutes",
     "python -m benchmarks.peers.export_model ~/.cache/octavo/peers/models/bf16": _PEER,
 }
