@@ -49,7 +49,7 @@ class Latency:
 
 def work(endpoint: str) -> None:
     """Be a worker that answers each plan at once, until ended."""
-    asyncio.run(_work(endpoint))
+    uvloop.run(_work(endpoint))
 
 
 async def _work(endpoint: str) -> None:

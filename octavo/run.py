@@ -14,8 +14,8 @@ _STOPPED_AT_ONCE = 130
 def run(main: Coroutine[None, None, None], *, use_uvloop: bool = False) -> None:
     """Run `main` to its end.
 
-    uvloop pays where the process reads its own sockets (gateway, scheduler); grpc.aio does its own
-    input and output and gains nothing from it.
+    uvloop pays where the process reads its own sockets (gateway, scheduler, worker); grpc.aio does
+    its own input and output and gains nothing from it.
     """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop if use_uvloop else None) as runner:
         # Ctrl-C before stop_requested() has taken the signals over ends without a traceback.

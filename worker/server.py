@@ -24,7 +24,7 @@ from .step_loop import StepFailed, StepLoop, StepRunner
 
 def main(settings: Annotated[WorkerSettings, cyclopts.Parameter(name="*")]) -> None:
     """Run one device: load the model and do what the scheduler's plans say."""
-    run_service(settings, serve)
+    run_service(settings, serve, use_uvloop=True)
 
 
 async def serve(settings: WorkerSettings, report: StartupReport) -> None:

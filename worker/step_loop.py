@@ -42,8 +42,8 @@ class StepFailed(Exception):
 class StepLoop:
     """Runs plans in order, each once.
 
-    Steps run on the event loop's own thread: nothing else happens in this process but the client's
-    input and output, which has a thread of its own.
+    Steps run on the event loop's own thread: nothing else happens in this process but heartbeats,
+    which have a thread of their own.
     """
 
     def __init__(self, runner: StepRunner, scheduler: PlanSource, metrics: WorkerMetrics) -> None:
