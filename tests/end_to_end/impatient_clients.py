@@ -44,7 +44,7 @@ def drop_after(random_source: random.Random) -> int | None:
 def prompt(random_source: random.Random) -> str:
     words = [
         random_source.choice(["red", "green", "blue", "one", "two"])
-        for _ in range(random_source.randrange(4, 80))
+        for _ in range(random_source.randrange(4, 40))
     ]
     return "Count the words: " + " ".join(words)
 
