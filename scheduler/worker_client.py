@@ -15,7 +15,7 @@ import zmq
 from google.protobuf.message import DecodeError
 
 from octavo.curve import CurveKeys
-from octavo.frames import BEAT_S, LOST_AFTER_BEATS, BrokenFrames
+from octavo.frames import BEAT_S, LOST_AFTER_BEATS, BrokenFrames, envelope
 from octavo.v1 import step_pb2
 
 from .handshake import refusal
@@ -98,7 +98,7 @@ class WorkerClient:
         if self._lost is not None:
             raise self._lost
         with self._times.encode.time():
-            frame = step_pb2.SchedulerFrame(plan=plan).SerializeToString()
+            frame = envelope(step_pb2.SchedulerFrame.PLAN_FIELD_NUMBER, plan)
         with self._times.send.time():
             for worker in list(self._workers.values()):
                 self._send(worker, frame)

@@ -16,6 +16,7 @@ import time
 from types import TracebackType
 
 from octavo.curve import CurveKeys
+from octavo.frames import envelope
 from octavo.v1 import step_pb2
 from octavo.version import PROTOCOL_VERSION
 
@@ -80,11 +81,11 @@ class SchedulerClient:
         return item
 
     def send_result(self, result: step_pb2.StepResult) -> None:
-        self._link.send(step_pb2.WorkerFrame(result=result))
+        self._link.send(envelope(step_pb2.WorkerFrame.RESULT_FIELD_NUMBER, result))
 
     def refuse_plan(self, plan: step_pb2.StepPlan, reason: str) -> None:
         refused = step_pb2.PlanRefused(epoch=plan.epoch, step_id=plan.step_id, reason=reason)
-        self._link.send(step_pb2.WorkerFrame(plan_refused=refused))
+        self._link.send(envelope(step_pb2.WorkerFrame.PLAN_REFUSED_FIELD_NUMBER, refused))
 
     def set_phase(self, phase: step_pb2.WorkerPhase, last_step_id: int) -> None:
         """Tell the heartbeats what the step loop does from now on."""

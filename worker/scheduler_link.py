@@ -80,9 +80,8 @@ class SchedulerLink:
         """Return what becomes readable when a frame comes in after `receive` has taken all."""
         return self._socket.fileno()
 
-    def send(self, frame: step_pb2.WorkerFrame) -> None:
+    def send(self, body: bytes) -> None:
         """Send, or forget it if there is no scheduler. May make `fileno` miss frames: receive."""
-        body = frame.SerializeToString()
         with self._lock:
             self._send(body)
 
