@@ -5,7 +5,11 @@
 Two processes with the real ends, WorkerClient and SchedulerClient. A plan counts from the call that
 encodes and sends it until the worker's step loop has it, decoded; CLOCK_MONOTONIC is the same in
 both. The worker waits for each plan, as it does when its steps are shorter than a turn of the
-scheduler. The way back is that of the result.
+scheduler. The way back is that of a result as large.
+
+Beside it stands the machine's own limit: as many bytes, sent at the same pace between two bare
+sockets whose threads do nothing but wait. Three threads have to be woken on the way, two of them
+libzmq's.
 """
 
 import asyncio
@@ -18,6 +22,7 @@ from contextlib import closing
 from dataclasses import dataclass
 
 import uvloop
+import zmq
 from prometheus_client import CollectorRegistry
 
 from octavo.scheduler.metrics import StepTimes
@@ -45,6 +50,8 @@ class Latency:
     plan_p99_us: float
     result_p50_us: float
     result_p99_us: float
+    hop_p50_us: float
+    """Of as many bytes as a plan has, between bare sockets."""
 
 
 def work(endpoint: str) -> None:
@@ -97,7 +104,39 @@ async def _measure(num_running: int, endpoint: str) -> Latency:
             worker.join()
     plan_p50, plan_p99 = _percentiles(plans_us[NUM_WARM_UP:])
     result_p50, result_p99 = _percentiles(results_us[NUM_WARM_UP:])
-    return Latency(num_running, num_bytes, plan_p50, plan_p99, result_p50, result_p99)
+    hop_p50, _ = _percentiles(hop(num_bytes, f"{endpoint}.hop")[NUM_WARM_UP:])
+    return Latency(num_running, num_bytes, plan_p50, plan_p99, result_p50, result_p99, hop_p50)
+
+
+def note_arrivals(endpoint: str) -> None:
+    """Answer each frame with the time at which it was there, until ended."""
+    with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
+        socket.connect(endpoint)
+        socket.send(b"ready")
+        while True:
+            socket.recv()
+            socket.send(str(time.monotonic_ns()).encode())
+
+
+def hop(num_bytes: int, endpoint: str) -> list[float]:
+    """Return the microseconds that frames take from one process to another."""
+    hops_us, frame = [], bytes(num_bytes)
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as socket:
+        socket.bind(endpoint)
+        peer = multiprocessing.get_context("spawn").Process(target=note_arrivals, args=(endpoint,))
+        peer.start()
+        try:
+            identity, _ = socket.recv_multipart()
+            for _ in range(NUM_WARM_UP + NUM_PLANS):
+                time.sleep(PAUSE_S)
+                sent_ns = time.monotonic_ns()
+                socket.send_multipart([identity, frame])
+                _, received_ns = socket.recv_multipart()
+                hops_us.append((int(received_ns) - sent_ns) / 1e3)
+        finally:
+            peer.terminate()
+            peer.join()
+    return hops_us
 
 
 def _percentiles(values: list[float]) -> tuple[float, float]:
@@ -106,7 +145,15 @@ def _percentiles(values: list[float]) -> tuple[float, float]:
 
 
 def main() -> None:
-    headings = ("running", "bytes", "plan p50", "plan p99", "result p50", "p99 µs")
+    headings = (
+        "running",
+        "bytes",
+        "plan p50",
+        "plan p99",
+        "result p50",
+        "result p99",
+        "hop p50 µs",
+    )
     by_num_running.run("plan_latency", __doc__, headings, measure, (1, 64, 256, 1024))
 
 
