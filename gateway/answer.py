@@ -12,6 +12,7 @@ from octavo.v1.inference_pb2 import Delta, Finished, PromptLogprobsEvent
 
 from .openai_answers import PromptTokensDetails, Usage
 from .openai_types import GenerationBody
+from .relay import RelayedText
 from .router_client import RouterStream, run_together
 from .router_requests import num_outputs
 
@@ -120,6 +121,9 @@ class AnswerSink(Protocol):
 
     async def prompt_logprobs(self, prompt: int, event: PromptLogprobsEvent) -> None: ...
 
+    async def text(self, choice: int, text: str, num_tokens: int) -> None:
+        """Take text, and nothing beside it, of `num_tokens` tokens."""
+
     async def delta(self, choice: int, delta: Delta) -> None: ...
 
     async def finished(self, choice: int, finished: Finished) -> None: ...
@@ -136,6 +140,9 @@ async def relay(streams: Sequence[RouterStream], body: GenerationBody, sink: Ans
 async def _relay_one(stream: RouterStream, prompt: int, n: int, sink: AnswerSink) -> None:
     first_choice = prompt * n
     async for event in stream.events():
+        if isinstance(event, RelayedText):
+            await sink.text(first_choice + event.output_index, event.text, event.num_tokens)
+            continue
         match event.WhichOneof("event"):
             case "prompt_logprobs":
                 await sink.prompt_logprobs(prompt, event.prompt_logprobs)

@@ -51,6 +51,9 @@ class CollectedAnswer:
     async def prompt_logprobs(self, prompt: int, event: PromptLogprobsEvent) -> None:
         self._prompt_logprobs[prompt].extend(event.positions)
 
+    async def text(self, choice: int, text: str, num_tokens: int) -> None:
+        self._outputs[choice].texts.append(text)
+
     async def delta(self, choice: int, delta: Delta) -> None:
         output = self._outputs[choice]
         output.texts.append(delta.text)

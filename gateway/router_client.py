@@ -25,6 +25,7 @@ from octavo.v1.tokenizer_pb2 import (
 from octavo.v1.tokenizer_pb2_grpc import TokenizerStub
 
 from .key_guard import authorization
+from .relay import Relay, RelayedCall, RelayedText
 
 log = structlog.get_logger()
 
@@ -42,6 +43,7 @@ class _Connection:
     """One connection to the router, opened by its first call."""
 
     channel: grpc.aio.Channel
+    relay: Relay
     num_streams: int = field(default=0)
 
 
@@ -54,8 +56,16 @@ class RouterStream:
 
     started: Started
 
-    def __init__(self, call: "grpc.aio.UnaryStreamCall[Any, StreamEvent]") -> None:
+    def __init__(
+        self,
+        call: "grpc.aio.UnaryStreamCall[Any, StreamEvent]",
+        relayed: RelayedCall,
+        num_outputs: int,
+    ) -> None:
+        """`relayed`: where the text comes, if the router relays it."""
         self._call = call
+        self._relayed = relayed
+        self._num_outputs = num_outputs
 
     async def wait_started(self) -> None:
         """Return when the request is accepted; raises RequestError if it is not."""
@@ -64,8 +74,14 @@ class RouterStream:
             raise _broken("the first event is not Started")
         self.started = event.started
 
-    async def events(self) -> AsyncIterator[StreamEvent]:
-        """Yield the events after Started, Usage as the last; raises RequestError."""
+    async def events(self) -> AsyncIterator[RelayedText | StreamEvent]:
+        """Yield the events after Started, Usage as the last; raises RequestError.
+
+        Of plain text, that which the router relayed.
+        """
+        if self.started.is_relayed:
+            async for relayed in self._relayed_events():
+                yield relayed
         is_complete = False
         while (event := await self._read()) is not None:
             is_complete = event.WhichOneof("event") == "usage"
@@ -75,7 +91,23 @@ class RouterStream:
 
     def cancel(self) -> None:
         """Tell the router to stop; does nothing where the stream has ended."""
+        self._relayed.leave()
         self._call.cancel()
+
+    async def _relayed_events(self) -> AsyncIterator[RelayedText | StreamEvent]:
+        """Yield what is relayed: the text of all outputs, and their ends."""
+        relayed, has_news = self._relayed, self._relayed.has_news
+        self._call.add_done_callback(lambda _: has_news.set())
+        while relayed.num_finished < self._num_outputs:
+            await has_news.wait()
+            has_news.clear()
+            while (event := relayed.take()) is not None:
+                yield event
+            if relayed.error is not None:
+                raise relayed.error
+            # A call that is over in good order has only outrun its text.
+            if self._call.done() and await self._call.code() != grpc.StatusCode.OK:
+                return
 
     async def _read(self) -> StreamEvent | None:
         event = await _translated(self._call.read())
@@ -89,8 +121,10 @@ class RouterClient:
         # Without a pool of its own a channel would share the connection of the others.
         options = [*CHANNEL_OPTIONS, ("grpc.use_local_subchannel_pool", 1)]
         self._connections = [
-            _Connection(grpc.aio.insecure_channel(address, options=options))
-            for _ in range(_NUM_CHANNELS)
+            _Connection(channel, Relay(channel))
+            for channel in (
+                grpc.aio.insecure_channel(address, options=options) for _ in range(_NUM_CHANNELS)
+            )
         ]
         self._models = ModelsStub(self._connections[0].channel)
         self._tokenizer = TokenizerStub(self._connections[0].channel)
@@ -101,6 +135,7 @@ class RouterClient:
 
     async def __aexit__(self, *_: object) -> None:
         for connection in self._connections:
+            await connection.relay.close()
             await connection.channel.close()
 
     async def wait_connected(self) -> None:
@@ -122,11 +157,14 @@ class RouterClient:
         connection.num_streams += len(requests)
         stub = InferenceStub(connection.channel)
         metadata = _metadata(request_id)
+        relay = connection.relay
         streams: list[RouterStream] = []
         try:
             for request in requests:
                 method = stub.Chat if isinstance(request, ChatRequest) else stub.Generate
-                streams.append(RouterStream(method(request, metadata=metadata)))
+                relayed = relay.join(_metadata())
+                call = method(request, metadata=metadata + relayed.metadata)
+                streams.append(RouterStream(call, relayed, request.options.n or 1))
             await run_together([stream.wait_started() for stream in streams])
             yield streams
         finally:

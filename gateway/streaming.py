@@ -88,13 +88,23 @@ class StreamedAnswer:
             parts = self._text_heads[choice], b'""', tail, b"}]", self._tail()
             await self._write(b"".join(parts))
 
+    async def text(self, choice: int, text: str, num_tokens: int) -> None:
+        self._so_far.num_output_tokens += num_tokens
+        if not text:
+            return  # Tokens whose text is still held back.
+        self._notice_text()
+        parts = self._text_heads[choice], _encode_text(text), self._text_tail, b"}]", self._tail()
+        await self._write(b"".join(parts))
+
     async def delta(self, choice: int, delta: Delta) -> None:
+        if not delta.logprobs and not self._body.return_token_ids:
+            await self.text(choice, delta.text, delta.num_tokens)
+            return
         self._so_far.num_output_tokens += delta.num_tokens
         if not delta.text and not delta.token_ids and not delta.logprobs:
-            return  # Tokens whose text is still held back.
-        if delta.text and self._on_first_text is not None:
-            self._on_first_text()
-            self._on_first_text = None
+            return
+        if delta.text:
+            self._notice_text()
         tail = self._text_tail
         if delta.logprobs:
             tail = self._tail_with_logprobs(choice, delta.logprobs)
@@ -159,6 +169,11 @@ class StreamedAnswer:
         )
         encoded = _without_line_ends(_encode(logprobs))
         return b'%b,"logprobs":%b,"finish_reason":null' % (self._style.text_close, encoded)
+
+    def _notice_text(self) -> None:
+        if self._on_first_text is not None:
+            self._on_first_text()
+            self._on_first_text = None
 
     def _tail(self) -> bytes:
         """Return what ends a chunk, from behind its choices."""

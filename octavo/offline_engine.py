@@ -11,6 +11,7 @@ from octavo.router.engine_catalog import EngineCatalog
 from octavo.router.loaded_models import LoadedModels
 from octavo.router.metrics import RouterMetrics
 from octavo.router.open_requests import OpenRequests
+from octavo.router.relay import Relays
 from octavo.router.scheduler_client import SchedulerClient
 from octavo.router.service import InferenceServicer
 from octavo.scheduler.scheduler import Scheduler
@@ -91,7 +92,7 @@ class OfflineEngine:
         engine = Engine(scheduler, LoadedModels(chat_template))
         open_requests = OpenRequests()
         self._servicer = InferenceServicer(
-            EngineCatalog([engine]), open_requests, RouterMetrics(open_requests)
+            EngineCatalog([engine]), open_requests, RouterMetrics(open_requests), Relays()
         )
         self._engine = engine
         self._attachment: asyncio.Task[None] | None = None

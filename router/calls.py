@@ -26,6 +26,9 @@ request_id: ContextVar[str] = ContextVar("request_id")
 tenant: ContextVar[str] = ContextVar("tenant", default="")
 """Whose request the current task serves; empty where there are no keys."""
 
+relay_key: ContextVar[bytes] = ContextVar("relay_key", default=b"")
+"""Where the current task's call wants its text (relay.proto); empty: with the rest of it."""
+
 
 class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     """Turns what a servicer raises into a status; no traceback ever reaches a client."""
@@ -40,20 +43,23 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         handler = await continuation(details)
         if handler is None or not details.method.startswith("/octavo."):
             return handler
-        make, behaviour = (
-            (grpc.unary_stream_rpc_method_handler, handler.unary_stream)
-            if handler.response_streaming
-            else (grpc.unary_unary_rpc_method_handler, handler.unary_unary)
-        )
+        if handler.request_streaming:
+            make, behaviour = grpc.stream_stream_rpc_method_handler, handler.stream_stream
+        elif handler.response_streaming:
+            make, behaviour = grpc.unary_stream_rpc_method_handler, handler.unary_stream
+        else:
+            make, behaviour = grpc.unary_unary_rpc_method_handler, handler.unary_unary
         metadata = dict(details.invocation_metadata or ())
         label = str(metadata.get("x-request-id") or secrets.token_hex(8))[
             :MAX_REQUEST_ID_CHARACTERS
         ]
         authorization = str(metadata.get("authorization", ""))
+        wanted_relay = metadata.get("x-relay-bin", b"")
         method = details.method.rpartition("/")[2]
 
         async def call(request: Any, context: Any) -> Any:
             request_id.set(label)
+            relay_key.set(wanted_relay)
             code = "CANCELLED"
             try:
                 tenant.set(self._api_keys.tenant_of(authorization))

@@ -50,6 +50,10 @@ class EventWriter:
         await self._context.write(event)
         self._writing_since_s = None
 
+    def set_reading(self, is_reading: bool) -> None:
+        """Take the word of a relay on whether the client reads what does not pass through here."""
+        self._writing_since_s = None if is_reading else self._loop.time()
+
     async def _watch(self, limit: asyncio.Timeout) -> None:
         """Let the limit expire as soon as a write has taken too long."""
         while True:

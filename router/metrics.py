@@ -97,11 +97,12 @@ class StreamMetrics:
         """Take an event that goes out at monotonic `now_s`."""
         if event.HasField("delta"):
             if event.delta.num_tokens:
-                self._observe_tokens(event.delta.output_index, event.delta.num_tokens, now_s)
+                self.observe_tokens(event.delta.output_index, event.delta.num_tokens, now_s)
         elif event.HasField("usage"):
             self._observe_end(event, now_s)
 
-    def _observe_tokens(self, output_index: int, num_tokens: int, now_s: float) -> None:
+    def observe_tokens(self, output_index: int, num_tokens: int, now_s: float) -> None:
+        """Take tokens of an output, at least one, that go out at monotonic `now_s`."""
         last_s = self._last_token_s.get(output_index)
         if last_s is not None:
             self._inter_token.observe((now_s - last_s) / num_tokens, num_tokens)

@@ -1,14 +1,14 @@
 """What one client is still to be sent: tokens come in from the scheduler, events go out."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Protocol
 
 from octavo.errors import DeadlineExceeded, InternalError, Overloaded
 from octavo.v1 import common_pb2, inference_pb2, scheduling_pb2
 
 from .output_text import OutputText
+from .pending_output import PendingOutput
 from .token_texts import PromptLogprobs, token_text
 from .tokenizer import Tokenizer
 
@@ -42,31 +42,11 @@ class SlowReader(Overloaded):
     """The client does not read what it asked for."""
 
 
-@dataclass(slots=True)
-class _Output:
-    """One output: what came in, and what of it has not gone out."""
-
-    text: OutputText
-    received: list[int] = field(default_factory=list)
-    """All tokens from the scheduler; with the prompt, what another scheduler would go on from."""
-    num_sent_tokens: int = 0
-    pending_logprobs: list[common_pb2.PositionLogprobs] = field(default_factory=list)
-    """Of the tokens after those that were sent, if they are wanted."""
-    pending_text: list[str] = field(default_factory=list)
-    pending_finish: inference_pb2.Finished | None = None
-    is_finished: bool = False
-    """The client has been told, or is about to be."""
-    is_closed: bool = False
-    """The scheduler has said its last word about it."""
-    max_position: int | None = None
-    """The scheduler pauses before it; None: it need not."""
-
-
 class OutputStream:
     """All outputs of one request.
 
     Only the SchedulerClient calls `receive`, `finish` and `fail`; only the service reads `events`.
-    What arrives between two reads becomes one event for each output.
+    What arrives between two reads becomes one event for each output. A relay may take the text.
     """
 
     def __init__(
@@ -81,12 +61,14 @@ class OutputStream:
     ) -> None:
         """`echo` is what each output's text begins with."""
         self.request = request
-        self._outputs = [_Output(text) for text in texts]
+        self._outputs = [PendingOutput(text) for text in texts]
         self._control = control
         self._return_token_ids = return_token_ids
         self._usage: common_pb2.Usage | None = None
         self._error: Exception | None = None
         self._has_news = asyncio.Event()
+        self._is_relayed = False
+        self._on_text: Callable[[], None] = self._has_news.set
         self._num_buffered_bytes = 0
         self._num_excess_tokens = 0
         self._has_windows = False
@@ -100,6 +82,12 @@ class OutputStream:
         self._token_bytes = _TOKEN_BYTES
         if request.HasField("num_logprobs"):
             self._token_bytes += _LOGPROB_BYTES * (1 + request.num_logprobs)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether text is all that was asked for: no token ids, log-probabilities or echo."""
+        has_logprobs = self.request.HasField("num_logprobs") or self._prompt_logprobs is not None
+        return not (self._return_token_ids or has_logprobs or self._echo)
 
     @property
     def is_closed(self) -> bool:
@@ -172,6 +160,28 @@ class OutputStream:
             self._error = error
             self._has_news.set()
 
+    def relay(self, on_text: Callable[[], None]) -> None:
+        """Leave text and ends of a plain stream to `take_text`: `on_text` says when there are any.
+
+        `events` then has the usage alone, when all of them are taken.
+        """
+        self._is_relayed, self._on_text = True, on_text
+
+    def end_relay(self) -> None:
+        """Let `events` have what there is from now on."""
+        self._is_relayed, self._on_text = False, self._has_news.set
+        self._has_news.set()
+
+    def take_text(self) -> Iterator[tuple[int, int, str, inference_pb2.Finished | None]]:
+        """Yield (output index, tokens, text, its end if that is behind it) of what is pending."""
+        for index, output in enumerate(self._outputs):
+            if output.has_pending:
+                num_tokens, text = self._take_text(output)
+                finish, output.pending_finish = output.pending_finish, None
+                yield index, num_tokens, text, finish
+        if self._usage is not None or self._error is not None:
+            self._has_news.set()
+
     async def events(self) -> AsyncIterator[inference_pb2.StreamEvent]:
         """Yield what there is to send; the usage is the last. Raises what the stream failed of."""
         async for event in self._prompt_events():
@@ -179,7 +189,7 @@ class OutputStream:
         while True:
             await self._has_news.wait()
             self._has_news.clear()
-            for index, output in enumerate(self._outputs):
+            for index, output in enumerate(() if self._is_relayed else self._outputs):
                 # Both at one moment: more may arrive while the first is being written.
                 delta = self._take_delta(index, output)
                 finish, output.pending_finish = output.pending_finish, None
@@ -187,7 +197,7 @@ class OutputStream:
                     yield delta
                 if finish is not None:
                     yield inference_pb2.StreamEvent(finished=finish)
-            if self._has_news.is_set():
+            if self._has_news.is_set() or any(output.has_pending for output in self._outputs):
                 continue
             if self._error is not None:
                 raise self._error
@@ -211,31 +221,38 @@ class OutputStream:
                 delta = inference_pb2.Delta(output_index=index, text=self._echo)
                 yield inference_pb2.StreamEvent(delta=delta)
 
-    def _take_delta(self, index: int, output: _Output) -> inference_pb2.StreamEvent | None:
+    def _take_delta(self, index: int, output: PendingOutput) -> inference_pb2.StreamEvent | None:
         """Return all that is pending of one output as one event, if there is anything."""
-        position, end = output.num_sent_tokens, output.text.num_tokens
-        if position == end and not output.pending_text:
+        if not output.has_pending_text:
             return None
+        position = output.num_sent_tokens
         event = inference_pb2.StreamEvent()
         # Field by field where it is: half the time of making a Delta and copying it.
         delta = event.delta
         delta.output_index = index
         delta.position = position
-        delta.num_tokens = num_tokens = end - position
-        delta.text = text = "".join(output.pending_text)
+        num_tokens, text = self._take_text(output)
+        delta.num_tokens = num_tokens
+        delta.text = text
         if self._return_token_ids:
-            delta.token_ids.extend(output.received[position:end])
+            delta.token_ids.extend(output.received[position : position + num_tokens])
         for logprobs in output.pending_logprobs[:num_tokens]:
             delta.logprobs.append(token_text(self._tokenizer, logprobs))
         output.pending_logprobs.clear()
-        output.num_sent_tokens = end
+        return event
+
+    def _take_text(self, output: PendingOutput) -> tuple[int, str]:
+        """Return the number of tokens that are pending of an output, and their text."""
+        num_tokens = output.text.num_tokens - output.num_sent_tokens
+        text = "".join(output.pending_text)
+        output.num_sent_tokens += num_tokens
         output.pending_text.clear()
         self._num_buffered_bytes -= len(text) + self._token_bytes * num_tokens
         if self._has_windows and self._num_buffered_bytes <= PAUSE_BUFFERED_BYTES:
             self._widen_windows()
-        return event
+        return num_tokens, text
 
-    def _buffer(self, output: _Output, text: str, num_tokens: int) -> None:
+    def _buffer(self, output: PendingOutput, text: str, num_tokens: int) -> None:
         if text:
             output.pending_text.append(text)
         self._num_buffered_bytes += len(text) + self._token_bytes * num_tokens
@@ -246,12 +263,12 @@ class OutputStream:
             self._has_windows = True
             for index, each in enumerate(self._outputs):
                 self._set_window(index, each, len(each.received))
-        self._has_news.set()
+        self._on_text()
 
     def _end(
         self,
         output_index: int,
-        output: _Output,
+        output: PendingOutput,
         reason: common_pb2.FinishReason,
         stop_token_id: int | None = None,
     ) -> None:
@@ -264,7 +281,7 @@ class OutputStream:
             ended.stop_token_id = stop_token_id
         output.pending_finish = ended
         output.is_finished = True
-        self._has_news.set()
+        self._on_text()
 
     def _widen_windows(self) -> None:
         """Let outputs go on that are about to pause, now that the client reads again.
@@ -276,7 +293,7 @@ class OutputStream:
             if (output.max_position or 0) - num_received < WINDOW_TOKENS // 2:
                 self._set_window(index, output, num_received + WINDOW_TOKENS)
 
-    def _set_window(self, output_index: int, output: _Output, max_position: int) -> None:
+    def _set_window(self, output_index: int, output: PendingOutput, max_position: int) -> None:
         if not output.is_finished:
             output.max_position = max_position
             self._control.set_window(self.request.request_key, output_index, max_position)

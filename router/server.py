@@ -15,7 +15,12 @@ from octavo.metrics_server import serve_metrics
 from octavo.ports import check_port_is_free, join_host_port
 from octavo.run import stop_requested
 from octavo.startup import StartupError, StartupReport, run_service
-from octavo.v1 import inference_pb2_grpc, models_pb2_grpc, tokenizer_pb2_grpc
+from octavo.v1 import (
+    inference_pb2_grpc,
+    models_pb2_grpc,
+    relay_pb2_grpc,
+    tokenizer_pb2_grpc,
+)
 
 from .calls import CallInterceptor
 from .engine import Engine
@@ -24,6 +29,8 @@ from .loaded_models import LoadedModels
 from .metrics import RouterMetrics
 from .models_service import ModelsServicer
 from .open_requests import OpenRequests
+from .relay import Relays
+from .relay_service import RelayServicer
 from .scheduler_client import SchedulerClient
 from .service import InferenceServicer
 from .settings import RouterSettings
@@ -96,12 +103,17 @@ async def _listening(
     metrics: RouterMetrics,
 ) -> AsyncIterator[Health]:
     """Serve the router's services; raises StartupError if the address cannot be had."""
-    inference = InferenceServicer(catalog, open_requests, metrics)
+    relays = Relays()
+    inference, relay = (
+        InferenceServicer(catalog, open_requests, metrics, relays),
+        RelayServicer(relays),
+    )
     tokenizer, models = TokenizerServicer(catalog), ModelsServicer(catalog)
     services = {
         "octavo.v1.Inference": partial(
             inference_pb2_grpc.add_InferenceServicer_to_server, inference
         ),
+        "octavo.v1.Relay": partial(relay_pb2_grpc.add_RelayServicer_to_server, relay),
         "octavo.v1.Tokenizer": partial(
             tokenizer_pb2_grpc.add_TokenizerServicer_to_server, tokenizer
         ),

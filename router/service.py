@@ -7,7 +7,7 @@ from typing import Any
 from octavo.errors import DeadlineExceeded, Unsupported
 from octavo.v1 import common_pb2, inference_pb2, inference_pb2_grpc, scheduling_pb2
 
-from .calls import request_id, tenant
+from .calls import relay_key, request_id, tenant
 from .engine import Engine
 from .engine_catalog import EngineCatalog
 from .event_writer import EventWriter
@@ -16,6 +16,7 @@ from .open_requests import OpenRequests
 from .output_stream import OutputStream
 from .output_text import OutputText
 from .prompt_validation import validate_chat, validate_prompt_text, validate_prompt_token_ids
+from .relay import RelayedCall, Relays
 from .replicas import Replicas
 from .scheduler_client import NotSubmitted
 from .served_model import EncodedPrompt, ServedModel
@@ -33,10 +34,12 @@ class InferenceServicer(inference_pb2_grpc.InferenceServicer):
         catalog: EngineCatalog,
         open_requests: OpenRequests,
         metrics: RouterMetrics,
+        relays: Relays,
         *,
         stall_timeout_s: float = STALL_TIMEOUT_S,
     ) -> None:
         """`stall_timeout_s`: how long a client may not read before it is given up."""
+        self._relays = relays
         self._catalog = catalog
         self._open_requests = open_requests
         self._metrics = metrics
@@ -111,10 +114,12 @@ class InferenceServicer(inference_pb2_grpc.InferenceServicer):
         client = EventWriter(context, self._stall_timeout_s)
         metrics = self._metrics.stream(model.name, arrived_s)
         async with engine.scheduler.submitted(submit, stream), client.watched():
-            await client.write(_started(model, options, prompt))
-            async for event in stream.events():
-                await client.write(event)
-                metrics.observe(event, time.monotonic())
+            call = RelayedCall(stream, client, metrics)
+            with self._relays.joined(relay_key.get(), call) as is_relayed:
+                await client.write(_started(model, options, prompt, is_relayed))
+                async for event in stream.events():
+                    await client.write(event)
+                    metrics.observe(event, time.monotonic())
 
 
 def _submit_request(
@@ -163,12 +168,13 @@ def _output_texts(model: ServedModel, options: ValidOptions) -> list[OutputText]
 
 
 def _started(
-    model: ServedModel, options: ValidOptions, prompt: EncodedPrompt
+    model: ServedModel, options: ValidOptions, prompt: EncodedPrompt, is_relayed: bool
 ) -> inference_pb2.StreamEvent:
     started = inference_pb2.Started(
         request_id=request_id.get(),
         model=model.name,
         num_prompt_tokens=len(prompt.token_ids),
         prompt_token_ids=prompt.token_ids if options.return_token_ids else (),
+        is_relayed=is_relayed,
     )
     return inference_pb2.StreamEvent(started=started)

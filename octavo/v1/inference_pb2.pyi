@@ -114,18 +114,20 @@ class StreamEvent(_message.Message):
     def __init__(self, sequence_number: _Optional[int] = ..., started: _Optional[_Union[Started, _Mapping]] = ..., delta: _Optional[_Union[Delta, _Mapping]] = ..., reasoning_delta: _Optional[_Union[ReasoningDelta, _Mapping]] = ..., tool_call_delta: _Optional[_Union[ToolCallDelta, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ..., usage: _Optional[_Union[_common_pb2.Usage, _Mapping]] = ..., prompt_logprobs: _Optional[_Union[PromptLogprobsEvent, _Mapping]] = ...) -> None: ...
 
 class Started(_message.Message):
-    __slots__ = ("request_id", "resume_handle", "model", "num_prompt_tokens", "prompt_token_ids")
+    __slots__ = ("request_id", "resume_handle", "model", "num_prompt_tokens", "prompt_token_ids", "is_relayed")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     RESUME_HANDLE_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     NUM_PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     PROMPT_TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
+    IS_RELAYED_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     resume_handle: bytes
     model: str
     num_prompt_tokens: int
     prompt_token_ids: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, request_id: _Optional[str] = ..., resume_handle: _Optional[bytes] = ..., model: _Optional[str] = ..., num_prompt_tokens: _Optional[int] = ..., prompt_token_ids: _Optional[_Iterable[int]] = ...) -> None: ...
+    is_relayed: bool
+    def __init__(self, request_id: _Optional[str] = ..., resume_handle: _Optional[bytes] = ..., model: _Optional[str] = ..., num_prompt_tokens: _Optional[int] = ..., prompt_token_ids: _Optional[_Iterable[int]] = ..., is_relayed: _Optional[bool] = ...) -> None: ...
 
 class Delta(_message.Message):
     __slots__ = ("output_index", "position", "text", "token_ids", "num_tokens", "logprobs")

@@ -11,7 +11,7 @@ from octavo.errors import InternalError, InvalidArgument, Overloaded, RequestErr
 from octavo.gateway import router_client
 from octavo.gateway.router_client import RouterClient
 from octavo.gateway.server import listen
-from octavo.v1.inference_pb2 import ChatRequest, GenerateRequest
+from octavo.v1.inference_pb2 import ChatRequest, GenerateRequest, StreamEvent
 from tests.gateway.fake_router import (
     BareStatus,
     FakeRouter,
@@ -33,7 +33,8 @@ async def client(fake_router: FakeRouter, router_address: str) -> AsyncIterator[
 
 async def kinds_of_events(client: RouterClient) -> list[str | None]:
     async with client.generate([ChatRequest()], "label") as (stream,):
-        return [event.WhichOneof("event") async for event in stream.events()]
+        events = [event async for event in stream.events()]
+    return [event.WhichOneof("event") for event in events if isinstance(event, StreamEvent)]
 
 
 async def test_a_stream_ends_with_usage(client: RouterClient) -> None:

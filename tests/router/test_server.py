@@ -17,6 +17,7 @@ from octavo.router.engine_catalog import EngineCatalog
 from octavo.router.loaded_models import LoadedModels
 from octavo.router.metrics import RouterMetrics
 from octavo.router.open_requests import OpenRequests
+from octavo.router.relay import Relays
 from octavo.router.scheduler_client import SchedulerClient
 from octavo.router.server import serve
 from octavo.router.service import InferenceServicer
@@ -85,7 +86,7 @@ async def test_a_client_that_does_not_read_is_given_up_and_others_go_on(
     open_requests = OpenRequests()
     metrics = RouterMetrics(open_requests)
     servicer = InferenceServicer(
-        EngineCatalog([engine]), open_requests, metrics, stall_timeout_s=0.5
+        EngineCatalog([engine]), open_requests, metrics, Relays(), stall_timeout_s=0.5
     )
     address = scheduler_address.replace("scheduler.sock", "router.sock")
     services = {
