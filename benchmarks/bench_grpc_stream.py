@@ -2,8 +2,9 @@
 
     python -m benchmarks.bench_grpc_stream [--num-streams 64 --num-steps 200 --step-ms 20]
 
-This is what router and gateway do for a token with all of our code taken away: no text, no JSON, no
-HTTP, and messages that are bytes already. Less is not to be had with one message for each token.
+This is what router and gateway do for a token that is not relayed, with all of our code taken away:
+no text, no JSON, no HTTP, and messages that are bytes already. Less is not to be had with one
+message for each token; with one for each step, it is (docs/decisions/010-relayed-text.md).
 """
 
 import asyncio
