@@ -57,3 +57,14 @@ async def test_a_timeout_of_the_call_itself_is_not_the_clients() -> None:
     with pytest.raises(TimeoutError, match="of its own"):
         async with writer.watched():
             raise TimeoutError("of its own")
+
+
+async def test_a_client_that_does_not_read_from_its_relay_is_given_up() -> None:
+    writer = EventWriter(Client(), stall_timeout_s=0.01)
+    with pytest.raises(SlowReader):
+        async with writer.watched():
+            writer.set_reading(False)
+            writer.set_reading(True)
+            await asyncio.sleep(0.1)
+            writer.set_reading(False)
+            await asyncio.Event().wait()
