@@ -16,6 +16,8 @@ constexpr int TILE_VECS = 2;
 #endif
 constexpr int TILE_ROWS = 6;
 
+constexpr int64_t CACHE_LINE = 64;
+
 // A unit is what one step along k multiplies: one float32, or two neighbours in bfloat16.
 struct Float32Unit {
     using Element = float;
@@ -81,19 +83,35 @@ struct Slab {
         for (int v = 0; v < VECS; ++v) slab.columns[v] = data + v * VEC;
         return slab;
     }
+
+    void fetch(int64_t) const {}
+};
+
+// One whose steps fetch from memory what comes later: each as many bytes as it multiplies by, unless
+// told otherwise. They go to the L2 cache, which waits for more lines at a time than the L1 does.
+template <typename U, int VECS, int64_t STEP_BYTES = VECS * sizeof(Vec)>
+struct StreamedSlab : Slab<U, VECS> {
+    const char* ahead;
+
+    void fetch(int64_t k) const {
+        for (int64_t line = 0; line < STEP_BYTES; line += CACHE_LINE) {
+            __builtin_prefetch(ahead + k * STEP_BYTES + line, 0, 2);
+        }
+    }
 };
 
 // c[ROWS][VECS * VEC] += a[ROWS][..] * the slabs, one below the other
-template <typename U, int ROWS, int VECS>
-void multiply_tile(Matrix<const typename U::Unit> a, const Slab<U, VECS>* slabs, int64_t num_slabs,
+template <typename U, int ROWS, int VECS, typename S>
+void multiply_tile(Matrix<const typename U::Unit> a, const S* slabs, int64_t num_slabs,
                    Matrix<float> c) {
     Vec sums[ROWS][VECS];
     for (int r = 0; r < ROWS; ++r) {
         for (int v = 0; v < VECS; ++v) sums[r][v] = load(c.row(r) + v * VEC);
     }
     for (int64_t s = 0; s < num_slabs; ++s) {
-        const Slab<U, VECS> slab = slabs[s];
+        const S slab = slabs[s];
         for (int64_t k = 0; k < slab.depth; ++k) {
+            slab.fetch(k);
             for (int r = 0; r < ROWS; ++r) {
                 for (int v = 0; v < VECS; ++v) {
                     sums[r][v] = U::multiply_add(sums[r][v], slab.columns[v] + k * slab.stride,
@@ -108,17 +126,17 @@ void multiply_tile(Matrix<const typename U::Unit> a, const Slab<U, VECS>* slabs,
 }
 
 // c[num_rows][VECS * VEC] += a[num_rows][..] * the slabs, one below the other
-template <typename U, int VECS>
-void multiply_rows(int64_t num_rows, Matrix<const typename U::Unit> a, const Slab<U, VECS>* slabs,
+template <typename U, int VECS, typename S = Slab<U, VECS>>
+void multiply_rows(int64_t num_rows, Matrix<const typename U::Unit> a, const S* slabs,
                    int64_t num_slabs, Matrix<float> c) {
-    constexpr decltype(&multiply_tile<U, 1, VECS>) TILE[TILE_ROWS + 1] = {
+    constexpr decltype(&multiply_tile<U, 1, VECS, S>) TILE[TILE_ROWS + 1] = {
         nullptr,
-        multiply_tile<U, 1, VECS>,
-        multiply_tile<U, 2, VECS>,
-        multiply_tile<U, 3, VECS>,
-        multiply_tile<U, 4, VECS>,
-        multiply_tile<U, 5, VECS>,
-        multiply_tile<U, 6, VECS>,
+        multiply_tile<U, 1, VECS, S>,
+        multiply_tile<U, 2, VECS, S>,
+        multiply_tile<U, 3, VECS, S>,
+        multiply_tile<U, 4, VECS, S>,
+        multiply_tile<U, 5, VECS, S>,
+        multiply_tile<U, 6, VECS, S>,
     };
     // Rows are shared out evenly, so that no tile is left with a single one.
     const int64_t num_tiles = (num_rows + TILE_ROWS - 1) / TILE_ROWS;
