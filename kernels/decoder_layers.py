@@ -18,16 +18,15 @@ from torch import Tensor
 
 from .cpu import library
 from .kv_pages import KvPages
-from .linear import PackedWeight, linear
+from .linear import PackedWeight, add_linear, linear
 from .paged_attention import check_heads, paged_attention
-from .rms_norm import add_rms_norm, rms_norm
+from .rms_norm import rms_norm
 from .rope_and_store_kv import rope_and_store_kv
-from .silu_and_mul import silu_and_mul
 
 
 @dataclass(frozen=True, slots=True)
 class LayerWeights:
-    """One layer; q, k, v and gate, up are stacked into one matrix each."""
+    """One layer; q, k, v and gate, up are stacked into one matrix each, the latter gated."""
 
     input_layernorm: Tensor
     qkv_proj: PackedWeight
@@ -88,34 +87,27 @@ class DecoderLayers:
         """Whether all of it runs in C++, on the kernels' threads, see threads.py."""
         return self._native is not None
 
-    def run(self, residual: Tensor, tokens: PagedTokens) -> Tensor:
+    def run(self, residual: Tensor, tokens: PagedTokens) -> None:
         """Take the step's tokens through all layers, writing their keys and values to the cache.
 
         Args:
             residual: [num_tokens, hidden_size], contiguous: the embedded tokens. Overwritten with
-                the stream as it is before the last layer's output is added.
-        Returns:
-            That output, [num_tokens, hidden_size].
+                what the last layer makes of them.
         """
         if self._native is None:
-            return decoder_layers_reference(self, residual, tokens)
-        return self._native.run(residual, tokens)
-
-
-def decoder_layers_reference(
-    decoder: DecoderLayers, residual: Tensor, tokens: PagedTokens
-) -> Tensor:
-    """The same, with an operation a call."""
-    hidden = torch.empty_like(residual)
-    for i, (layer, pages) in enumerate(zip(decoder.layers, decoder.kv_cache, strict=True)):
-        if i == 0:
-            hidden = rms_norm(residual, layer.input_layernorm, decoder.eps)
+            decoder_layers_reference(self, residual, tokens)
         else:
-            hidden, _ = add_rms_norm(hidden, residual, layer.input_layernorm, decoder.eps)
-        hidden = _attention(decoder, layer, pages, hidden, tokens)
-        hidden, _ = add_rms_norm(hidden, residual, layer.post_attention_layernorm, decoder.eps)
-        hidden = linear(silu_and_mul(linear(hidden, layer.gate_up_proj)), layer.down_proj)
-    return hidden
+            self._native.run(residual, tokens)
+
+
+def decoder_layers_reference(decoder: DecoderLayers, residual: Tensor, tokens: PagedTokens) -> None:
+    """The same, with an operation a call."""
+    for layer, pages in zip(decoder.layers, decoder.kv_cache, strict=True):
+        hidden = rms_norm(residual, layer.input_layernorm, decoder.eps)
+        attended = _attention(decoder, layer, pages, hidden, tokens)
+        add_linear(residual, attended, layer.o_proj)
+        hidden = rms_norm(residual, layer.post_attention_layernorm, decoder.eps)
+        add_linear(residual, linear(hidden, layer.gate_up_proj), layer.down_proj)
 
 
 def _attention(
@@ -128,7 +120,7 @@ def _attention(
     attended = paged_attention(
         q, pages, tokens.block_tables, tokens.seq_lens, tokens.query_start_loc, decoder.scale
     )
-    return linear(attended.view(len(hidden), -1), layer.o_proj)
+    return attended.view(len(hidden), -1)
 
 
 class _Native:
@@ -141,13 +133,11 @@ class _Native:
         first, pages = decoder.layers[0], decoder.kv_cache[0]
         check_heads(decoder.num_heads, pages)
         self._hidden_size = first.o_proj.out_features
-        self._intermediate_size = first.down_proj.in_features
+        self._attended = first.o_proj.in_features
         self._width = max(first.qkv_proj.out_features, first.gate_up_proj.out_features)
-        self._narrow = max(self._hidden_size, first.o_proj.in_features, self._intermediate_size)
         self._model = _Model(
             num_layers=len(decoder.layers),
             hidden_size=self._hidden_size,
-            intermediate_size=self._intermediate_size,
             num_heads=decoder.num_heads,
             num_kv_heads=pages.num_kv_heads,
             head_dim=pages.head_dim,
@@ -174,7 +164,7 @@ class _Native:
         )
         return _Native(decoder, cpu) if cpu and is_native else None
 
-    def run(self, residual: Tensor, tokens: PagedTokens) -> Tensor:
+    def run(self, residual: Tensor, tokens: PagedTokens) -> None:
         num_tokens = len(residual)
         assert residual.is_contiguous() and residual.shape == (num_tokens, self._hidden_size)
         assert residual.dtype == self._dtype
@@ -184,7 +174,7 @@ class _Native:
         assert tokens.query_start_loc.dtype == torch.int32 and tokens.block_tables.stride(1) == 1
         assert len(tokens.block_tables) == len(tokens.seq_lens) == len(tokens.query_start_loc) - 1
         hidden = torch.empty_like(residual)
-        narrow = torch.empty(num_tokens * self._narrow, dtype=self._dtype)
+        attended = torch.empty(num_tokens * self._attended, dtype=self._dtype)
         wide = torch.empty(num_tokens * self._width, dtype=self._dtype)
         step = _Step(
             tokens.positions.data_ptr(),
@@ -197,16 +187,15 @@ class _Native:
             tokens.block_tables.stride(0),
         )
         activations = _Activations(
-            residual.data_ptr(), hidden.data_ptr(), narrow.data_ptr(), wide.data_ptr()
+            residual.data_ptr(), hidden.data_ptr(), attended.data_ptr(), wide.data_ptr()
         )
         arguments = (self._model, self._layers, self._pages, step, activations)
         self._run(*map(ctypes.byref, arguments))
-        return hidden
 
 
 class _Model(ctypes.Structure):
     _fields_ = (
-        *((name, c_int64) for name in ("num_layers", "hidden_size", "intermediate_size")),
+        *((name, c_int64) for name in ("num_layers", "hidden_size")),
         *((name, c_int64) for name in ("num_heads", "num_kv_heads", "head_dim", "block_size")),
         ("cos_sin", c_void_p),
         ("eps", c_float),
@@ -236,7 +225,7 @@ class _Step(ctypes.Structure):
 
 
 class _Activations(ctypes.Structure):
-    _fields_ = tuple((name, c_void_p) for name in ("residual", "hidden", "narrow", "wide"))
+    _fields_ = tuple((name, c_void_p) for name in ("residual", "hidden", "attended", "wide"))
 
 
 def _layer(weights: LayerWeights) -> _Layer:

@@ -1,9 +1,14 @@
 """Linear layer: activations times a weight that was repacked once, when the model was loaded.
 
-out = x · weightᵀ
+    out = x · weightᵀ
+
+What a decoder does with the result is part of the product: it is added to the residual stream, or
+goes through SiLU.
 """
 
+import ctypes
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -12,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .cpu import library
+from .silu_and_mul import silu_and_mul
 
 
 class Layout(IntEnum):
@@ -35,7 +41,12 @@ class Layout(IntEnum):
 
 @dataclass(frozen=True)
 class PackedWeight:
-    """A weight in the layout of the fastest code that this machine has for it."""
+    """A weight in the layout of the fastest code that this machine has for it.
+
+    Attributes:
+        out_features: what `linear` answers in each row: of a gated weight half as many as it has.
+        is_gated: whether that is silu(gate) · up, see silu_and_mul.py.
+    """
 
     data: Tensor
     layout: Layout
@@ -43,6 +54,7 @@ class PackedWeight:
     in_features: int
     in_dtype: torch.dtype
     out_dtype: torch.dtype
+    is_gated: bool = False
 
     @functools.cached_property
     def descriptor(self) -> library.PackedWeight:
@@ -54,28 +66,44 @@ class PackedWeight:
             dtype=library.DTYPES[self.in_dtype],
             out_dtype=library.DTYPES[self.out_dtype],
             layout=self.layout,
+            is_gated=self.is_gated,
         )
 
 
-def pack_weight(weight: Tensor, out_dtype: torch.dtype | None = None) -> PackedWeight:
+def pack_weight(
+    weight: Tensor, out_dtype: torch.dtype | None = None, *, is_gated: bool = False
+) -> PackedWeight:
     """Repack a weight for `linear`.
 
     Args:
         weight: [out_features, in_features], float32 or bfloat16.
         out_dtype: what `linear` answers in: the dtype of the weight unless told otherwise.
             float32 for a bfloat16 weight gives the sums unrounded, as sampling wants them.
+        is_gated: whether the first half of the rows is the gate of the second: `linear` then
+            answers silu(x · gateᵀ) · (x · upᵀ).
     """
     out_dtype = out_dtype or weight.dtype
     layout = _best_layout(weight, out_dtype)
     match layout:
         case Layout.PANELS:
-            data = _panels(weight)
+            data = _panels(paired(weight) if is_gated else weight)
         case Layout.ONEDNN:
             data = torch.ops.mkldnn._reorder_linear_weight(weight, None)
         case _:
             data = weight.to(out_dtype)
-    out_features, in_features = weight.shape
-    return PackedWeight(data, layout, out_features, in_features, weight.dtype, out_dtype)
+    num_rows, in_features = weight.shape
+    out_features = num_rows // 2 if is_gated else num_rows
+    return PackedWeight(data, layout, out_features, in_features, weight.dtype, out_dtype, is_gated)
+
+
+def paired(rows: Tensor) -> Tensor:
+    """Reorder the rows of a gated weight for panels: each gets half gate, half up.
+
+    [2 * n, ...] → [num_panels * width of a panel, ...], rows of zeros where halves end.
+    """
+    half = _library().panel_width() // 2
+    halves = F.pad(rows.view(2, len(rows) // 2, -1), (0, 0, 0, -(len(rows) // 2) % half))
+    return halves.view(2, -1, half, halves.shape[2]).transpose(0, 1).reshape(-1, *rows.shape[1:])
 
 
 def linear(x: Tensor, packed: PackedWeight) -> Tensor:
@@ -89,15 +117,20 @@ def linear(x: Tensor, packed: PackedWeight) -> Tensor:
     Returns:
         [num_rows, out_features], contiguous, in packed.out_dtype.
     """
-    match packed.layout:
-        case Layout.ONEDNN:
-            out = torch.ops.mkldnn._linear_pointwise(x, packed.data, None, "none", [], "")
-            assert isinstance(out, Tensor)
-            return out
-        case Layout.PLAIN:
-            return F.linear(x.to(packed.out_dtype), packed.data)
-        case _:
-            return _linear_native(x, packed)
+    if packed.layout.is_native:
+        out = torch.empty(len(x), packed.out_features, dtype=packed.out_dtype)
+        _run(_library().linear, x, packed, out)
+        return out
+    out = _torch_product(x, packed)
+    return silu_and_mul(out) if packed.is_gated else out
+
+
+def add_linear(residual: Tensor, x: Tensor, packed: PackedWeight) -> None:
+    """Add `linear(x, packed)` to `residual`, [num_rows, out_features] in packed.out_dtype."""
+    if packed.layout.is_native:
+        _run(_library().add_linear, x, packed, residual)
+    else:
+        residual.add_(linear(x, packed))
 
 
 def linear_reference(x: Tensor, weight: Tensor, out_dtype: torch.dtype) -> Tensor:
@@ -123,10 +156,8 @@ def _best_layout(weight: Tensor, out_dtype: torch.dtype) -> Layout:
 
 def _panels(weight: Tensor) -> Tensor:
     """[num_panels, units of k, features of a panel, elements of a unit]; see cpu/linear.cpp."""
-    cpu = library.load()
-    assert cpu is not None
     out_features, in_features = weight.shape
-    width, per_unit = cpu.panel_width(), 4 // weight.element_size()
+    width, per_unit = _library().panel_width(), 4 // weight.element_size()
     weight = weight.contiguous()
     extra = -out_features % width
     # A view as other numbers has to begin at a whole one.
@@ -138,14 +169,26 @@ def _panels(weight: Tensor) -> Tensor:
     return packed.view(-1, in_features // per_unit, width, per_unit)
 
 
-def _linear_native(x: Tensor, packed: PackedWeight) -> Tensor:
+def _torch_product(x: Tensor, packed: PackedWeight) -> Tensor:
+    if packed.layout is Layout.PLAIN:
+        return F.linear(x.to(packed.out_dtype), packed.data)
+    out = torch.ops.mkldnn._linear_pointwise(x, packed.data, None, "none", [], "")
+    assert isinstance(out, Tensor)
+    return out
+
+
+def _run(product: Callable[..., None], x: Tensor, packed: PackedWeight, out: Tensor) -> None:
     assert x.is_contiguous() and x.dtype == packed.in_dtype, x.dtype
     assert x.dim() == 2 and x.shape[1] == packed.in_features, x.shape
+    assert out.is_contiguous() and out.dtype == packed.out_dtype, out.dtype
+    assert out.shape == (len(x), packed.out_features), out.shape
+    product(packed.descriptor, x.data_ptr(), out.data_ptr(), len(x))
+
+
+def _library() -> ctypes.CDLL:
     cpu = library.load()
     assert cpu is not None
-    out = torch.empty(x.shape[0], packed.out_features, dtype=packed.out_dtype)
-    cpu.linear(packed.descriptor, x.data_ptr(), out.data_ptr(), x.shape[0])
-    return out
+    return cpu
 
 
 @functools.cache

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .cpu import library
-from .linear import Layout, PackedWeight
+from .linear import Layout, PackedWeight, paired
 from .quantized_weight import GROUP_SIZE, QuantizedWeight
 
 # Neighbours in a row of activations that share a scale, where the weight has no groups of its own.
@@ -25,21 +25,27 @@ _SMALLEST = 1e-30
 
 
 def pack_quantized_weight(
-    weight: QuantizedWeight, dtype: torch.dtype, out_dtype: torch.dtype | None = None
+    weight: QuantizedWeight,
+    dtype: torch.dtype,
+    out_dtype: torch.dtype | None = None,
+    *,
+    is_gated: bool = False,
 ) -> PackedWeight:
     """Repack a weight for `linear`; without C++ kernels, as what its numbers stand for.
 
     Args:
         dtype: of the activations, float32 or bfloat16.
         out_dtype: what `linear` answers in: `dtype` unless told otherwise.
+        is_gated: as `pack_weight` has it.
     """
     out_dtype = out_dtype or dtype
-    out_features, in_features = weight.values.shape
+    num_rows, in_features = weight.values.shape
     if library.load_for(dtype):
-        layout, data = weight.layout, _panels(weight)
+        layout, data = weight.layout, _panels(weight.with_rows(paired) if is_gated else weight)
     else:
         layout, data = Layout.PLAIN, weight.dequantized().to(out_dtype)
-    return PackedWeight(data, layout, out_features, in_features, dtype, out_dtype)
+    out_features = num_rows // 2 if is_gated else num_rows
+    return PackedWeight(data, layout, out_features, in_features, dtype, out_dtype, is_gated)
 
 
 def quantized_linear_reference(

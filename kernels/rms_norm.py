@@ -1,4 +1,4 @@
-"""RMSNorm: scales each row to unit root mean square, alone or after adding the residual stream.
+"""RMSNorm: scales each row to unit root mean square.
 
     out = x / sqrt(mean(x²) + eps) · weight
 
@@ -29,36 +29,6 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
         x.data_ptr(), weight.data_ptr(), out.data_ptr(), *x.shape, eps, library.DTYPES[x.dtype]
     )
     return out
-
-
-def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """Add `x` to the residual stream and normalise the sum.
-
-    Args:
-        x, residual: [num_rows, dim], contiguous, of one dtype. `residual` is overwritten.
-        weight: [dim], same dtype.
-    Returns:
-        The normalised rows, and `residual` itself, which now holds residual + x rounded to its
-        dtype. The norm is that of the rounded sum.
-    """
-    cpu = library.load_for(x.dtype)
-    if cpu is None:
-        residual.add_(x)
-        return rms_norm_reference(residual, weight, eps), residual
-    _check(x, weight)
-    _check(residual, weight)
-    assert x.shape == residual.shape, (x.shape, residual.shape)
-    out = torch.empty_like(x)
-    cpu.add_rms_norm(
-        x.data_ptr(),
-        residual.data_ptr(),
-        weight.data_ptr(),
-        out.data_ptr(),
-        *x.shape,
-        eps,
-        library.DTYPES[x.dtype],
-    )
-    return out, residual
 
 
 def rms_norm_reference(x: Tensor, weight: Tensor, eps: float) -> Tensor:

@@ -33,9 +33,18 @@ class MatrixReader:
         self._quantization = quantization
         self._pages = HugePages()
 
-    def read(self, names: Sequence[str], out_dtype: torch.dtype | None = None) -> PackedWeight:
-        """Return matrices, one below the other, as one weight that answers in `out_dtype`."""
-        packed = self._packed(names, out_dtype)
+    def read(
+        self,
+        names: Sequence[str],
+        out_dtype: torch.dtype | None = None,
+        *,
+        is_gated: bool = False,
+    ) -> PackedWeight:
+        """Return matrices, one below the other, as one weight that answers in `out_dtype`.
+
+        Of two matrices the first may be the gate of the second, see `pack_weight`.
+        """
+        packed = self._packed(names, out_dtype, is_gated)
         if not packed.layout.is_native:
             return packed
         return replace(packed, data=self._pages.moved(packed.data))
@@ -47,18 +56,23 @@ class MatrixReader:
             return sum(math.prod(shape) for shape in shapes.values()) * self._dtype.itemsize
         return sum(packed_bytes(layout, *shape) for shape in shapes.values())
 
-    def _packed(self, names: Sequence[str], out_dtype: torch.dtype | None) -> PackedWeight:
+    def _packed(
+        self, names: Sequence[str], out_dtype: torch.dtype | None, is_gated: bool
+    ) -> PackedWeight:
         layout = self._layout(names)
         if layout is None:
             parts = [self._checkpoint.read(name, self._dtype) for name in names]
-            return pack_weight(parts[0] if len(parts) == 1 else torch.cat(parts), out_dtype)
+            weight = parts[0] if len(parts) == 1 else torch.cat(parts)
+            return pack_weight(weight, out_dtype, is_gated=is_gated)
         if self._quantization == "gguf":
             assert isinstance(self._checkpoint, GGUFCheckpoint)
             quantized = [self._checkpoint.read_quantized(name) for name in names]
         else:
             quantize = _QUANTIZE[layout]
             quantized = [quantize(self._checkpoint.read(name, torch.float32)) for name in names]
-        return pack_quantized_weight(stack_quantized(quantized), self._dtype, out_dtype)
+        return pack_quantized_weight(
+            stack_quantized(quantized), self._dtype, out_dtype, is_gated=is_gated
+        )
 
     def _layout(self, names: Sequence[str]) -> Layout | None:
         """Return how the matrices are quantized; None: not at all.

@@ -101,7 +101,10 @@ def load_weights(
                 post_attention_layernorm=checkpoint.read(
                     f"{layer}.post_attention_layernorm.weight", dtype
                 ),
-                **{name: reader.read(parts) for name, parts in _layer_matrices(i).items()},
+                **{
+                    name: reader.read(parts, is_gated=name == "gate_up_proj")
+                    for name, parts in _layer_matrices(i).items()
+                },
             )
 
     return DecoderWeights(

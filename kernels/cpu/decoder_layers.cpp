@@ -14,8 +14,7 @@ struct Pages {
 };
 
 struct Model {
-    int64_t num_layers, hidden_size, intermediate_size, num_heads, num_kv_heads, head_dim;
-    int64_t block_size;
+    int64_t num_layers, hidden_size, num_heads, num_kv_heads, head_dim, block_size;
     const float* cos_sin;
     float eps, scale;
     int32_t dtype;
@@ -27,9 +26,10 @@ struct Step {
     int64_t num_tokens, num_requests, table_stride;
 };
 
-// Rows of activations, as wide as each of them gets; `wide` holds qkv, then gate and up.
+// Rows of activations; `wide` holds queries, keys and values, then what goes between the two products
+// of the feed-forward layer.
 struct Activations {
-    void *residual, *hidden, *narrow, *wide;
+    void *residual, *hidden, *attended, *wide;
 };
 
 char* at(void* base, int64_t index, int32_t dtype) {
@@ -46,15 +46,14 @@ void attention(const Model& m, const Layer& layer, const Pages& pages, const Ste
                       step.num_tokens, m.num_heads, m.num_kv_heads, m.head_dim, m.block_size,
                       stride, stride, stride, m.dtype);
     paged_attention(a.wide, pages.keys, pages.values, step.block_tables, step.seq_lens,
-                    step.query_start_loc, a.narrow, step.num_requests, m.num_heads, m.num_kv_heads,
+                    step.query_start_loc, a.attended, step.num_requests, m.num_heads, m.num_kv_heads,
                     m.head_dim, m.block_size, stride, step.table_stride, m.scale, m.dtype);
-    linear(&layer.o_proj, a.narrow, a.hidden, step.num_tokens);
+    add_linear(&layer.o_proj, a.attended, a.residual, step.num_tokens);
 }
 
-void mlp(const Model& m, const Layer& layer, const Step& step, const Activations& a) {
-    linear(&layer.gate_up_proj, a.narrow, a.wide, step.num_tokens);
-    silu_and_mul(a.wide, a.narrow, step.num_tokens, m.intermediate_size, m.dtype);
-    linear(&layer.down_proj, a.narrow, a.hidden, step.num_tokens);
+void mlp(const Layer& layer, const Step& step, const Activations& a) {
+    linear(&layer.gate_up_proj, a.hidden, a.wide, step.num_tokens);
+    add_linear(&layer.down_proj, a.wide, a.residual, step.num_tokens);
 }
 
 }  // namespace
@@ -63,18 +62,14 @@ extern "C" void decoder_layers(const Model* model, const Layer* layers, const Pa
                                const Step* step, const Activations* activations) {
     const Model& m = *model;
     const Activations& a = *activations;
-    const int64_t num_tokens = step->num_tokens, dim = m.hidden_size;
+    auto norm = [&](const void* weight) {
+        rms_norm(a.residual, weight, a.hidden, step->num_tokens, m.hidden_size, m.eps, m.dtype);
+    };
     for (int64_t i = 0; i < m.num_layers; ++i) {
         const Layer& layer = layers[i];
-        if (i == 0) {
-            rms_norm(a.residual, layer.input_norm, a.hidden, num_tokens, dim, m.eps, m.dtype);
-        } else {
-            add_rms_norm(a.hidden, a.residual, layer.input_norm, a.hidden, num_tokens, dim, m.eps,
-                         m.dtype);
-        }
+        norm(layer.input_norm);
         attention(m, layer, pages[i], *step, a);
-        add_rms_norm(a.hidden, a.residual, layer.post_attention_norm, a.narrow, num_tokens, dim,
-                     m.eps, m.dtype);
-        mlp(m, layer, *step, a);
+        norm(layer.post_attention_norm);
+        mlp(layer, *step, a);
     }
 }

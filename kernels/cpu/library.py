@@ -26,16 +26,17 @@ class PackedWeight(ctypes.Structure):
         ("dtype", c_int32),
         ("out_dtype", c_int32),
         ("layout", c_int32),
+        ("is_gated", c_int32),
     )
 
 
 _SIGNATURES: dict[str, list[type]] = {
     "rms_norm": [*[c_void_p] * 3, *[c_int64] * 2, c_float, c_int32],
-    "add_rms_norm": [*[c_void_p] * 4, *[c_int64] * 2, c_float, c_int32],
     "silu_and_mul": [*[c_void_p] * 2, *[c_int64] * 2, c_int32],
     "rope_and_store_kv": [*[c_void_p] * 8, *[c_int64] * 8, c_int32],
     "paged_attention": [*[c_void_p] * 7, *[c_int64] * 7, c_float, c_int32],
     "linear": [POINTER(PackedWeight), *[c_void_p] * 2, c_int64],
+    "add_linear": [POINTER(PackedWeight), *[c_void_p] * 2, c_int64],
     "decoder_layers": [c_void_p] * 5,
     "sample": [*[c_void_p] * 8, *[c_int64] * 2],
     "copy_blocks": [*[c_void_p] * 3, *[c_int64] * 4],

@@ -3,65 +3,79 @@
 // The weight lies in panels of PANEL output features. In a panel, the units (see tile.h) of all
 // features at one k come one after the other, so the inner loop reads the weight as a stream.
 
-#include "ops.h"
-#include "parallel.h"
+#include "panels.h"
 #include "quantized_linear.h"
-#include "tile.h"
-#include "vec.h"
 
 namespace {
 
-constexpr int PANEL = TILE_VECS * VEC;
 // Units of k taken at a time, so that the slab of a panel stays in the L2 cache: 256 KiB.
 constexpr int64_t SLAB_UNITS = 65536 / PANEL;
-// Rows taken at a time, so that their sums stay in the L1 cache beside the activations.
-constexpr int64_t BLOCK_ROWS = 96;
 
-struct Shape {
-    int64_t num_rows, out_features, in_units;
-};
+// How far ahead of the product a panel is fetched that only few rows are multiplied by.
+constexpr int64_t AHEAD_BYTES = 2048;
+// Tiles that it takes to fetch the next panel, at a line for each step.
+constexpr int64_t FETCHING_TILES = std::max<int64_t>(PANEL * 4 / CACHE_LINE, 1);
+
+// Adds the products of one slab for num_rows rows of activations. While it stays in the L2 cache, what
+// lies at `next` is fetched, evenly, so that memory never rests and never has to be waited for.
+template <typename U>
+void multiply_slab(const Slab<U, TILE_VECS>& slab, Matrix<const typename U::Unit> x,
+                   const char* next, Matrix<float> sums, int64_t num_rows) {
+    const int64_t num_tiles = (num_rows + TILE_ROWS - 1) / TILE_ROWS;
+    int64_t row = 0;
+    auto multiply = [&](const auto& some_slab, int64_t end) {
+        multiply_rows<U, TILE_VECS>(end - row, {x.row(row), x.stride}, &some_slab, 1,
+                                    {sums.row(row), sums.stride});
+        row = end;
+    };
+    if (num_tiles < FETCHING_TILES) {
+        const auto* ahead = reinterpret_cast<const char*>(slab.columns[0]) + AHEAD_BYTES;
+        multiply(StreamedSlab<U, TILE_VECS>{slab, ahead}, num_rows / num_tiles);
+    } else {
+        for (int64_t tile = 0; tile < FETCHING_TILES; ++tile) {
+            multiply(StreamedSlab<U, TILE_VECS, CACHE_LINE>{slab, next}, num_rows * (tile + 1) / num_tiles);
+            next += slab.depth * CACHE_LINE;
+        }
+    }
+    multiply(slab, num_rows);
+}
 
 // The sums of one panel's features for num_rows rows of activations.
 template <typename U>
-void multiply_panel(const typename U::Unit* x, const typename U::Unit* panel, float* sums,
-                    int64_t num_rows, int64_t in_units) {
+void multiply_panel(Matrix<const typename U::Unit> x, const typename U::Unit* panel,
+                    const typename U::Unit* next, float* sums, int64_t num_rows) {
+    const int64_t in_units = x.stride;
     std::fill_n(sums, num_rows * PANEL, 0.0f);
     for (int64_t k = 0; k < in_units; k += SLAB_UNITS) {
         const auto slab = Slab<U, TILE_VECS>::at(panel + k * PANEL, PANEL, k,
                                                  std::min(SLAB_UNITS, in_units - k));
-        multiply_rows<U, TILE_VECS>(num_rows, {x, in_units}, &slab, 1, {sums, PANEL});
+        multiply_slab<U>(slab, x, reinterpret_cast<const char*>(next + k * PANEL), {sums, PANEL},
+                         num_rows);
     }
 }
 
-template <typename Out>
-void store_block(const float* sums, Out* out, int64_t num_rows, int64_t stride, int64_t features) {
-    for (int64_t r = 0; r < num_rows; ++r) {
-        for_each_vec(features, [&](int64_t i, auto, auto store) {
-            store(out + r * stride + i, load(sums + r * PANEL + i));
-        });
-    }
-}
-
-// Threads share the (panel, tile of rows) pairs, panel by panel, so that each reads few panels.
-template <typename U, typename Out>
-void multiply(const void* x, const void* panels, Out* out, Shape shape) {
+template <typename U, typename T>
+void multiply(const void* x, int64_t num_rows, const Result<T>& result) {
     using Unit = typename U::Unit;
-    const int64_t num_panels = (shape.out_features + PANEL - 1) / PANEL;
-    const int64_t num_tiles = (shape.num_rows + TILE_ROWS - 1) / TILE_ROWS;
-    parallel_ranges(num_panels * num_tiles, 1, [&](int64_t begin, int64_t end) {
+    const PackedWeight& weight = result.weight;
+    const int64_t in_units = weight.in_features / U::PER_UNIT;
+    const auto* rows = static_cast<const Unit*>(x);
+    auto panel = [&](int64_t i) {
+        return static_cast<const Unit*>(weight.data) + i * PANEL * in_units;
+    };
+    parallel_pieces(panels_of(weight), num_rows, [&](const Piece& piece, int64_t next) {
         alignas(64) float sums[BLOCK_ROWS * PANEL];
-        while (begin < end) {
-            const int64_t feature = begin / num_tiles * PANEL, tile = begin % num_tiles;
-            const int64_t tiles = std::min({BLOCK_ROWS / TILE_ROWS, num_tiles - tile, end - begin});
-            const int64_t row = tile * TILE_ROWS;
-            const int64_t rows = std::min(tiles * TILE_ROWS, shape.num_rows - row);
-            multiply_panel<U>(static_cast<const Unit*>(x) + row * shape.in_units,
-                              static_cast<const Unit*>(panels) + feature * shape.in_units, sums,
-                              rows, shape.in_units);
-            store_block(sums, out + row * shape.out_features + feature, rows, shape.out_features,
-                        std::min<int64_t>(PANEL, shape.out_features - feature));
-            begin += tiles;
-        }
+        multiply_panel<U>({rows + piece.first_row * in_units, in_units}, panel(piece.panel),
+                          panel(next), sums, piece.num_rows);
+        result.store(piece, [&](int64_t row, int64_t i) { return load(sums + row * PANEL + i); });
+    });
+}
+
+void product(const PackedWeight& weight, const void* x, void* out, int64_t num_rows, bool adds) {
+    if (weight.layout != Layout::PANELS) return quantized_product(weight, x, out, num_rows, adds);
+    with_dtype(weight.out_dtype, [&](auto element) {
+        const Result<decltype(element)> result = {weight, static_cast<decltype(element)*>(out), adds};
+        with_unit(weight.dtype, [&](auto unit) { multiply<decltype(unit)>(x, num_rows, result); });
     });
 }
 
@@ -79,13 +93,10 @@ extern "C" int64_t prefers_panels() {
 }
 
 extern "C" void linear(const PackedWeight* weight, const void* x, void* out, int64_t num_rows) {
-    const PackedWeight& w = *weight;
-    if (w.layout != Layout::PANELS) return quantized_linear(w, x, out, num_rows);
-    with_dtype(w.out_dtype, [&](auto element) {
-        auto* target = static_cast<decltype(element)*>(out);
-        with_unit(w.dtype, [&](auto unit) {
-            using U = decltype(unit);
-            multiply<U>(x, w.data, target, {num_rows, w.out_features, w.in_features / U::PER_UNIT});
-        });
-    });
+    product(*weight, x, out, num_rows, false);
+}
+
+extern "C" void add_linear(const PackedWeight* weight, const void* x, void* residual,
+                           int64_t num_rows) {
+    product(*weight, x, residual, num_rows, true);
 }

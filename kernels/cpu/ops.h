@@ -8,23 +8,24 @@
 // quantized_weight.h.
 enum class Layout : int32_t { PANELS = 0, INT8 = 1, Q8 = 2, Q4 = 3 };
 
-// A weight as kernels/linear.py packs it; `dtype` is that of the activations.
+// A weight as kernels/linear.py packs it; `dtype` is that of the activations. A gated one answers
+// silu(gate) * up.
 struct PackedWeight {
     const void* data;
     int64_t out_features, in_features;
     int32_t dtype, out_dtype;
     Layout layout;
+    int32_t is_gated;
 };
 
 extern "C" {
 
 void linear(const PackedWeight* weight, const void* x, void* out, int64_t num_rows);
 
+void add_linear(const PackedWeight* weight, const void* x, void* residual, int64_t num_rows);
+
 void rms_norm(const void* x, const void* weight, void* out, int64_t num_rows, int64_t dim, float eps,
               int32_t dtype);
-
-void add_rms_norm(const void* x, void* residual, const void* weight, void* out, int64_t num_rows,
-                  int64_t dim, float eps, int32_t dtype);
 
 void silu_and_mul(const void* gate_up, void* out, int64_t num_rows, int64_t dim, int32_t dtype);
 

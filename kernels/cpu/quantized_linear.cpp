@@ -6,19 +6,12 @@
 
 #include <memory>
 
-#include "parallel.h"
 #include "quantized_weight.h"
 
 namespace {
 
 // Bytes of a panel taken at a time, so that they stay in the L2 cache.
 constexpr int64_t SLAB_BYTES = 256 * 1024;
-// Rows taken at a time, so that their sums stay in the L1 cache beside the activations.
-constexpr int64_t BLOCK_ROWS = 96;
-
-struct Shape {
-    int64_t num_rows, out_features, groups_per_row;
-};
 
 // sums[ROWS][PANEL] += x[ROWS][..] * num_groups groups of a panel
 template <typename W, int ROWS>
@@ -76,43 +69,31 @@ void multiply_rows(int64_t num_rows, const typename W::X* x, int64_t x_stride,
     }
 }
 
-// out[num_rows][features] = x * the features of a panel
-template <typename W, typename Out>
-void multiply_panel(const typename W::X* x, const uint8_t* panel, Out* out, int64_t num_rows,
-                    int64_t features, Shape shape) {
+// The sums of one panel's features for num_rows rows of activations.
+template <typename W>
+void multiply_panel(const typename W::X* x, const uint8_t* panel, float* sums, int64_t num_rows,
+                    int64_t groups_per_row) {
     constexpr int64_t SLAB_GROUPS = SLAB_BYTES / W::GROUP_BYTES;
-    alignas(64) float sums[BLOCK_ROWS * PANEL];
     std::fill_n(sums, num_rows * PANEL, 0.0f);
-    for (int64_t g = 0; g < shape.groups_per_row; g += SLAB_GROUPS) {
-        multiply_rows<W>(num_rows, x + g, shape.groups_per_row, panel + g * W::GROUP_BYTES,
-                         std::min(SLAB_GROUPS, shape.groups_per_row - g), sums);
-    }
-    const uint8_t* panel_end = panel + shape.groups_per_row * W::GROUP_BYTES;
-    for (int64_t r = 0; r < num_rows; ++r) {
-        for_each_vec(features, [&](int64_t i, auto, auto store) {
-            store(out + r * shape.out_features + i,
-                  W::finish(load(sums + r * PANEL + i), panel_end, i));
-        });
+    for (int64_t g = 0; g < groups_per_row; g += SLAB_GROUPS) {
+        multiply_rows<W>(num_rows, x + g, groups_per_row, panel + g * W::GROUP_BYTES,
+                         std::min(SLAB_GROUPS, groups_per_row - g), sums);
     }
 }
 
-// Threads share the (panel, tile of rows) pairs, panel by panel, so that each reads few panels.
-template <typename W, typename Out>
-void multiply(const typename W::X* x, const uint8_t* panels, Out* out, Shape shape) {
-    const int64_t panel_bytes = shape.groups_per_row * W::GROUP_BYTES + W::PANEL_END_BYTES;
-    const int64_t num_panels = (shape.out_features + PANEL - 1) / PANEL;
-    const int64_t num_tiles = (shape.num_rows + TILE_ROWS - 1) / TILE_ROWS;
-    parallel_ranges(num_panels * num_tiles, 1, [&](int64_t begin, int64_t end) {
-        while (begin < end) {
-            const int64_t panel = begin / num_tiles, tile = begin % num_tiles;
-            const int64_t tiles = std::min({BLOCK_ROWS / TILE_ROWS, num_tiles - tile, end - begin});
-            const int64_t row = tile * TILE_ROWS;
-            multiply_panel<W>(x + row * shape.groups_per_row, panels + panel * panel_bytes,
-                              out + row * shape.out_features + panel * PANEL,
-                              std::min(tiles * TILE_ROWS, shape.num_rows - row),
-                              std::min<int64_t>(PANEL, shape.out_features - panel * PANEL), shape);
-            begin += tiles;
-        }
+template <typename W, typename T>
+void multiply(const typename W::X* x, int64_t num_rows, int64_t groups_per_row,
+              const Result<T>& result) {
+    const int64_t units_bytes = groups_per_row * W::GROUP_BYTES;
+    const auto* panels = static_cast<const uint8_t*>(result.weight.data);
+    parallel_pieces(panels_of(result.weight), num_rows, [&](const Piece& piece, int64_t) {
+        alignas(64) float sums[BLOCK_ROWS * PANEL];
+        const uint8_t* panel = panels + piece.panel * (units_bytes + W::PANEL_END_BYTES);
+        multiply_panel<W>(x + piece.first_row * groups_per_row, panel, sums, piece.num_rows,
+                          groups_per_row);
+        result.store(piece, [&](int64_t row, int64_t i) {
+            return W::finish(load(sums + row * PANEL + i), panel + units_bytes, i);
+        });
     });
 }
 
@@ -128,27 +109,29 @@ void* scratch(int64_t bytes) {
 }
 
 template <typename W>
-void quantize_and_multiply(const PackedWeight& weight, const void* x, void* out, int64_t num_rows) {
+void quantize_and_multiply(const PackedWeight& weight, const void* x, void* out, int64_t num_rows,
+                           bool adds) {
     using X = typename W::X;
-    const Shape shape = {num_rows, weight.out_features, groups_of(weight.in_features, W::GROUP)};
-    auto* groups = static_cast<X*>(scratch(num_rows * shape.groups_per_row * sizeof(X)));
+    const int64_t groups_per_row = groups_of(weight.in_features, W::GROUP);
+    auto* groups = static_cast<X*>(scratch(num_rows * groups_per_row * sizeof(X)));
     quantize_rows(x, weight.dtype, num_rows, weight.in_features, groups);
     with_dtype(weight.out_dtype, [&](auto element) {
-        multiply<W>(groups, static_cast<const uint8_t*>(weight.data),
-                    static_cast<decltype(element)*>(out), shape);
+        const Result<decltype(element)> result = {weight, static_cast<decltype(element)*>(out), adds};
+        multiply<W>(groups, num_rows, groups_per_row, result);
     });
 }
 
 }  // namespace
 
-void quantized_linear(const PackedWeight& weight, const void* x, void* out, int64_t num_rows) {
+void quantized_product(const PackedWeight& weight, const void* x, void* out, int64_t num_rows,
+                       bool adds) {
     switch (weight.layout) {
         case Layout::INT8:
-            return quantize_and_multiply<Int8Weight>(weight, x, out, num_rows);
+            return quantize_and_multiply<Int8Weight>(weight, x, out, num_rows, adds);
         case Layout::Q8:
-            return quantize_and_multiply<Q8Weight>(weight, x, out, num_rows);
+            return quantize_and_multiply<Q8Weight>(weight, x, out, num_rows, adds);
         case Layout::Q4:
-            return quantize_and_multiply<Q4Weight>(weight, x, out, num_rows);
+            return quantize_and_multiply<Q4Weight>(weight, x, out, num_rows, adds);
         case Layout::PANELS:
             break;
     }

@@ -3,5 +3,6 @@
 
 #include "ops.h"
 
-// `linear` for a weight whose layout is one of the quantized ones.
-void quantized_linear(const PackedWeight& weight, const void* x, void* out, int64_t num_rows);
+// The product of a weight whose layout is one of the quantized ones; it replaces `out` or is added.
+void quantized_product(const PackedWeight& weight, const void* x, void* out, int64_t num_rows,
+                       bool adds);

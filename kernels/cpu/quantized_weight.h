@@ -7,10 +7,8 @@
 // bytes are stored 128 higher; sums begin with the activations' offset, which takes that out again.
 #pragma once
 
+#include "panels.h"
 #include "quantize_rows.h"
-#include "tile.h"
-
-constexpr int PANEL = TILE_VECS * VEC;
 
 // Adds to each sum the products of four unsigned bytes of the weight and the four signed ones of x.
 inline VecI multiply_add_bytes(VecI sum, VecU weight, uint32_t x) {

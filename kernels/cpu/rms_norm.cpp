@@ -1,4 +1,4 @@
-// RMSNorm of each row, alone or after adding the residual stream; sums in float32.
+// RMSNorm of each row; sums in float32.
 
 #include <cmath>
 
@@ -21,13 +21,6 @@ void normalize_row(const T* x, const T* weight, T* out, int64_t dim, float eps) 
     });
 }
 
-template <typename T>
-void add_row(const T* x, T* residual, int64_t dim) {
-    for_each_vec(dim, [&](int64_t i, auto load, auto store) {
-        store(residual + i, load(residual + i) + load(x + i));
-    });
-}
-
 }  // namespace
 
 extern "C" void rms_norm(const void* x, const void* weight, void* out, int64_t num_rows,
@@ -37,19 +30,6 @@ extern "C" void rms_norm(const void* x, const void* weight, void* out, int64_t n
         parallel_rows(num_rows, dim, [&](int64_t row) {
             normalize_row(static_cast<const T*>(x) + row * dim, static_cast<const T*>(weight),
                           static_cast<T*>(out) + row * dim, dim, eps);
-        });
-    });
-}
-
-extern "C" void add_rms_norm(const void* x, void* residual, const void* weight, void* out,
-                             int64_t num_rows, int64_t dim, float eps, int32_t dtype) {
-    with_dtype(dtype, [&](auto element) {
-        using T = decltype(element);
-        parallel_rows(num_rows, dim, [&](int64_t row) {
-            T* stream = static_cast<T*>(residual) + row * dim;
-            add_row(static_cast<const T*>(x) + row * dim, stream, dim);
-            normalize_row(stream, static_cast<const T*>(weight), static_cast<T*>(out) + row * dim,
-                          dim, eps);
         });
     });
 }

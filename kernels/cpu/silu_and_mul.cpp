@@ -2,7 +2,7 @@
 
 #include "ops.h"
 #include "parallel.h"
-#include "vec.h"
+#include "silu.h"
 
 extern "C" void silu_and_mul(const void* gate_up, void* out, int64_t num_rows, int64_t dim,
                              int32_t dtype) {
@@ -13,8 +13,7 @@ extern "C" void silu_and_mul(const void* gate_up, void* out, int64_t num_rows, i
             const T* up = gate + dim;
             T* target = static_cast<T*>(out) + row * dim;
             for_each_vec(dim, [&](int64_t i, auto load, auto store) {
-                const Vec x = load(gate + i);
-                store(target + i, x / (1.0f + exp(-x)) * load(up + i));
+                store(target + i, silu(load(gate + i)) * load(up + i));
             });
         });
     });

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from octavo.kernels.linear import Layout, linear, pack_weight
+from octavo.kernels.linear import Layout, add_linear, linear, pack_weight
 from octavo.kernels.threads import set_num_threads
 from tests.kernels.closeness import DTYPES, assert_close
 
@@ -40,6 +40,49 @@ def test_matches_the_exact_product(
     assert out.dtype == dtype
     # A sum of n terms in float32 wanders off by about √n roundings.
     assert_close(out, exact(x, weight), slack=max(1.0, math.sqrt(in_features) / 10))
+
+
+def exact_gated(x: Tensor, gate_up: Tensor) -> Tensor:
+    gate, up = exact(x, gate_up).chunk(2, dim=1)
+    return gate / (1 + torch.exp(-gate)) * up
+
+
+@DTYPES
+@SHAPES
+@pytest.mark.parametrize("num_rows", [0, 1, 7, 64, 103])
+def test_a_gated_weight(
+    cpu: ctypes.CDLL, num_rows: int, out_features: int, in_features: int, dtype: torch.dtype
+) -> None:
+    x = torch.randn(num_rows, in_features).to(dtype)
+    weight = random_weight(2 * out_features, in_features, dtype)
+    out = linear(x, pack_weight(weight, is_gated=True))
+    assert out.shape == (num_rows, out_features) and out.dtype == dtype
+    assert_close(out, exact_gated(x, weight), slack=max(2.0, math.sqrt(in_features) / 10))
+
+
+@DTYPES
+@SHAPES
+@pytest.mark.parametrize("num_rows", [0, 1, 7, 64, 103])
+def test_adds_to_the_residual_stream(
+    cpu: ctypes.CDLL, num_rows: int, out_features: int, in_features: int, dtype: torch.dtype
+) -> None:
+    x = torch.randn(num_rows, in_features).to(dtype)
+    residual = torch.randn(num_rows, out_features).to(dtype)
+    weight = random_weight(out_features, in_features, dtype)
+    expected = residual.double() + exact(x, weight)
+    add_linear(residual, x, pack_weight(weight))
+    assert_close(residual, expected, slack=max(1.0, math.sqrt(in_features) / 10))
+
+
+@DTYPES
+def test_gates_and_adds_without_a_compiler(no_library: None, dtype: torch.dtype) -> None:
+    x, weight = torch.randn(9, 128).to(dtype), random_weight(70, 128, dtype)
+    # The gate is rounded before its activation.
+    assert_close(linear(x, pack_weight(weight, is_gated=True)), exact_gated(x, weight), slack=3)
+    residual = torch.randn(9, 70).to(dtype)
+    expected = residual.double() + exact(x, weight)
+    add_linear(residual, x, pack_weight(weight))
+    assert_close(residual, expected, slack=2)
 
 
 @SHAPES
@@ -83,13 +126,15 @@ def test_works_without_a_compiler(
 
 
 @DTYPES
+@pytest.mark.parametrize("is_gated", [False, True])
 @pytest.mark.parametrize(("out_features", "in_features"), [(200, 576), (130, 9000)])
 def test_a_row_has_the_same_bits_in_every_batch_and_with_any_number_of_threads(
-    cpu: ctypes.CDLL, out_features: int, in_features: int, dtype: torch.dtype
+    cpu: ctypes.CDLL, out_features: int, in_features: int, is_gated: bool, dtype: torch.dtype
 ) -> None:
     x = torch.randn(230, in_features).to(dtype)
     # Answers in float32 have panels on every machine.
-    packed = pack_weight(random_weight(out_features, in_features, dtype), out_dtype=torch.float32)
+    weight = random_weight(out_features, in_features, dtype)
+    packed = pack_weight(weight, out_dtype=torch.float32, is_gated=is_gated)
     set_num_threads(1)
     alone = torch.cat([linear(row[None], packed) for row in x])
     for num_threads in (1, 2, 3):

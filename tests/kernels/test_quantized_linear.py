@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from octavo.kernels.linear import Layout, linear
+from octavo.kernels.linear import Layout, add_linear, linear
 from octavo.kernels.quantized_linear import (
     pack_quantized_weight,
     quantize_rows_reference,
@@ -72,6 +72,25 @@ def test_matches_the_exact_product_of_the_quantized_numbers(
     assert out.dtype == dtype
     expected = quantized_linear_reference(x, weight, torch.float64)
     assert_close(out, expected, slack=max(2.0, math.sqrt(in_features) / 10))
+
+
+@KINDS
+@DTYPES
+@pytest.mark.parametrize(("num_rows", "out_features"), [(1, 1), (7, 70), (103, 130)])
+def test_gated_and_added_to_the_residual_stream(
+    cpu: ctypes.CDLL, num_rows: int, out_features: int, dtype: torch.dtype, quantize: Quantize
+) -> None:
+    x = random_rows(num_rows, 200).to(dtype)
+    gated, plain = (quantize(random_weight(n * out_features, 200)) for n in (2, 1))
+    sums = linear(x, pack_quantized_weight(gated, dtype, torch.float32)).double()
+    gate, up = sums.chunk(2, dim=1)
+    out = linear(x, pack_quantized_weight(gated, dtype, is_gated=True))
+    assert_close(out, gate / (1 + torch.exp(-gate)) * up)
+    residual = torch.randn(num_rows, out_features).to(dtype)
+    sums = linear(x, pack_quantized_weight(plain, dtype, torch.float32)).double()
+    expected = residual.double() + sums
+    add_linear(residual, x, pack_quantized_weight(plain, dtype))
+    assert_close(residual, expected)
 
 
 @KINDS

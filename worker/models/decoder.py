@@ -14,7 +14,7 @@ from torch.nn import functional
 from octavo.kernels.decoder_layers import DecoderLayers, LayerWeights, PagedTokens
 from octavo.kernels.kv_pages import KvPages
 from octavo.kernels.linear import PackedWeight, linear
-from octavo.kernels.rms_norm import add_rms_norm
+from octavo.kernels.rms_norm import rms_norm
 
 from .config import ModelConfig
 from .rope import cos_sin_table
@@ -84,11 +84,9 @@ class Decoder:
         """
         weights = self._weights
         residual = functional.embedding(step.input_ids, weights.embed_tokens)
-        hidden = self._layers.run(residual, step.tokens)
+        self._layers.run(residual, step.tokens)
         # Only tokens after which one is sampled need logits: one of a thousand in a long prompt.
-        hidden, residual = hidden[step.logits_indices], residual[step.logits_indices]
-        hidden, _ = add_rms_norm(hidden, residual, weights.norm, self.config.rms_norm_eps)
-        return hidden
+        return rms_norm(residual[step.logits_indices], weights.norm, self.config.rms_norm_eps)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Apply the head to rows of `hidden_states`; float32 [len(hidden), vocab_size]."""
