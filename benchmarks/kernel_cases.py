@@ -92,14 +92,14 @@ def _rope(
 ) -> Tensor:
     pages = _empty_pages(len(slots) // _BLOCK, q)
     rope_and_store_kv_reference(q, k, v, cos_sin.float(), positions, pages, slots)
-    keys, values = pages.read(torch.arange(len(pages.keys), device=q.device), len(slots))
+    keys, values = pages.read(torch.arange(len(pages.tensor), device=q.device), len(slots))
     return torch.cat([q.flatten(), keys.flatten(), values.flatten()])
 
 
 def _empty_pages(num_blocks: int, like: Tensor) -> KvPages:
     """How keys and values lie depends on the dtype, so that a case starts from them in order."""
-    keys, values = like.new_zeros(2, num_blocks, _KV_HEADS, page_size(_BLOCK, _HEAD_DIM))
-    return KvPages(keys, values, _BLOCK, _HEAD_DIM)
+    shape = (num_blocks, _KV_HEADS, 2, page_size(_BLOCK, _HEAD_DIM))
+    return KvPages(like.new_zeros(shape), _BLOCK, _HEAD_DIM)
 
 
 def _attention_inputs(num_requests: int, seq_len: int) -> Inputs:
@@ -140,7 +140,7 @@ def _sampling_inputs(num_rows: int) -> Inputs:
 
 def _copied(kv_cache: Tensor, source_ids: Tensor, target_ids: Tensor) -> Tensor:
     copy_blocks_reference(kv_cache, source_ids, target_ids)
-    return kv_cache[:, :, target_ids]
+    return kv_cache[:, target_ids]
 
 
 CASES = (
@@ -192,7 +192,7 @@ CASES = (
         "copy_blocks",
         "64 blocks of 8 layers",
         lambda: [
-            torch.randn(2, 8, 128, _BLOCK, _KV_HEADS, _HEAD_DIM),
+            torch.randn(8, 128, 2 * _BLOCK, _KV_HEADS, _HEAD_DIM),
             torch.arange(64),
             torch.arange(64, 128),
         ],

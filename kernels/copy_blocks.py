@@ -10,7 +10,7 @@ def copy_blocks(kv_cache: Tensor, source_ids: Tensor, target_ids: Tensor) -> Non
     """Copy whole blocks, keys and values, in every layer.
 
     Args:
-        kv_cache: [2, num_layers, num_blocks, ...], contiguous.
+        kv_cache: [num_layers, num_blocks, ...], contiguous.
         source_ids, target_ids: int64 [num_copies]; no target occurs twice or is also a source.
     """
     cpu = library.load_for(kv_cache.dtype)
@@ -19,17 +19,15 @@ def copy_blocks(kv_cache: Tensor, source_ids: Tensor, target_ids: Tensor) -> Non
     assert kv_cache.is_contiguous()
     assert source_ids.dtype == target_ids.dtype == torch.int64
     assert source_ids.shape == target_ids.shape
-    num_planes, num_blocks = kv_cache.shape[0] * kv_cache.shape[1], kv_cache.shape[2]
     cpu.copy_blocks(
         kv_cache.data_ptr(),
         source_ids.data_ptr(),
         target_ids.data_ptr(),
         len(source_ids),
-        num_planes,
-        num_blocks,
-        kv_cache[0, 0, 0].numel() * kv_cache.element_size(),
+        *kv_cache.shape[:2],
+        kv_cache[0, 0].nbytes,
     )
 
 
 def copy_blocks_reference(kv_cache: Tensor, source_ids: Tensor, target_ids: Tensor) -> None:
-    kv_cache[:, :, target_ids] = kv_cache[:, :, source_ids]
+    kv_cache[:, target_ids] = kv_cache[:, source_ids]

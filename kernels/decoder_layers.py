@@ -148,8 +148,8 @@ class _Native:
             dtype=library.DTYPES[pages.dtype],
         )
         self._layers = (_Layer * len(decoder.layers))(*map(_layer, decoder.layers))
-        self._pages = (_Pages * len(decoder.layers))(
-            *(_Pages(each.keys.data_ptr(), each.values.data_ptr()) for each in decoder.kv_cache)
+        self._pages = (c_void_p * len(decoder.layers))(
+            *(each.tensor.data_ptr() for each in decoder.kv_cache)
         )
         self._dtype = pages.dtype
 
@@ -210,10 +210,6 @@ class _Layer(ctypes.Structure):
         ("post_attention_norm", c_void_p),
         *((f"{name}_proj", library.PackedWeight) for name in ("qkv", "o", "gate_up", "down")),
     )
-
-
-class _Pages(ctypes.Structure):
-    _fields_ = (("keys", c_void_p), ("values", c_void_p))
 
 
 class _Step(ctypes.Structure):

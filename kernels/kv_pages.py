@@ -1,11 +1,12 @@
 """Where keys and values lie in the paged cache: as attention multiplies by them, without a copy.
 
-    keys    [num_blocks, num_kv_heads, head_dim / unit, block_size, unit]
-    values  [num_blocks, num_kv_heads, block_size / unit, head_dim, unit]
+    page of keys    [head_dim / unit, block_size, unit]
+    page of values  [block_size / unit, head_dim, unit]
 
 A unit is 4 bytes, what one multiply-add of a CPU takes: one float32 or two bfloat16. Keys are
 transposed, so that a vector holds the same dimensions of 16 tokens; units of values pair up
 neighbouring tokens. head_dim and block_size are rounded up to 16, the width of the widest vector.
+All pages of a block lie together, for memory is read fastest in long stretches.
 """
 
 from dataclasses import dataclass
@@ -25,23 +26,22 @@ class KvPages:
     """The cache of one layer.
 
     Attributes:
-        keys, values: [num_blocks, num_kv_heads, page_size], contiguous.
+        tensor: [num_blocks, num_kv_heads, 2, page_size], keys before values, contiguous.
         block_size: tokens in a block.
         head_dim: of keys and values.
     """
 
-    keys: Tensor
-    values: Tensor
+    tensor: Tensor
     block_size: int
     head_dim: int
 
     @property
     def num_kv_heads(self) -> int:
-        return self.keys.shape[1]
+        return self.tensor.shape[1]
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.keys.dtype
+        return self.tensor.dtype
 
     def write(self, slots: Tensor, keys: Tensor, values: Tensor) -> None:
         """Put tokens into their slots: int64 [num_tokens], block * block_size + offset.
@@ -67,13 +67,13 @@ class KvPages:
     def _keys(self) -> Tensor:
         """A view: [num_blocks, lane, num_kv_heads, padded head_dim / unit, unit]."""
         shape = (_padded(self.head_dim) // self._unit, _padded(self.block_size), self._unit)
-        return self.keys.view(*self.keys.shape[:2], *shape).permute(0, 3, 1, 2, 4)
+        return self.tensor[:, :, 0].unflatten(-1, shape).permute(0, 3, 1, 2, 4)
 
     @property
     def _values(self) -> Tensor:
         """A view: [num_blocks, lane / unit, lane % unit, num_kv_heads, padded head_dim]."""
         shape = (_padded(self.block_size) // self._unit, _padded(self.head_dim), self._unit)
-        return self.values.view(*self.values.shape[:2], *shape).permute(0, 2, 4, 1, 3)
+        return self.tensor[:, :, 1].unflatten(-1, shape).permute(0, 2, 4, 1, 3)
 
     @property
     def _unit(self) -> int:

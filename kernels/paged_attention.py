@@ -48,8 +48,7 @@ def paged_attention(
     out = torch.empty(q.shape, dtype=q.dtype)
     cpu.paged_attention(
         q.data_ptr(),
-        pages.keys.data_ptr(),
-        pages.values.data_ptr(),
+        pages.tensor.data_ptr(),
         block_tables.data_ptr(),
         seq_lens.data_ptr(),
         query_start_loc.data_ptr(),
@@ -110,7 +109,7 @@ def _check(
     _, num_heads, head_dim = q.shape
     assert q.stride()[1:] == (head_dim, 1), q.stride()
     assert pages.dtype == q.dtype and pages.head_dim == head_dim, pages.dtype
-    assert pages.keys.is_contiguous() and pages.values.is_contiguous()
+    assert pages.tensor.is_contiguous()
     assert block_tables.dtype == seq_lens.dtype == query_start_loc.dtype == torch.int32
     assert len(block_tables) == len(seq_lens) == len(query_start_loc) - 1, block_tables.shape
     assert block_tables.stride(1) == 1, block_tables.stride()

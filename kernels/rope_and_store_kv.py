@@ -44,8 +44,7 @@ def rope_and_store_kv(
         v.data_ptr(),
         cos_sin.data_ptr(),
         positions.data_ptr(),
-        pages.keys.data_ptr(),
-        pages.values.data_ptr(),
+        pages.tensor.data_ptr(),
         slot_mapping.data_ptr(),
         num_tokens,
         num_heads,
@@ -90,7 +89,7 @@ def _check(
     num_tokens, _, head_dim = q.shape
     assert q.stride()[1:] == k.stride()[1:] == v.stride()[1:] == (head_dim, 1), q.stride()
     assert k.shape[1:] == v.shape[1:] == (pages.num_kv_heads, pages.head_dim), k.shape
-    assert pages.keys.is_contiguous() and pages.values.is_contiguous()
+    assert pages.tensor.is_contiguous()
     assert pages.dtype == k.dtype == v.dtype == q.dtype, pages.dtype
     assert positions.dtype == slot_mapping.dtype == torch.int64, positions.dtype
     assert positions.shape == slot_mapping.shape == (num_tokens,), positions.shape

@@ -15,6 +15,8 @@ from .models.config import ModelConfig
 
 _DEFAULT_BYTES = 4 << 30
 _DEFAULT_SHARE = 0.25
+# Of a page of memory; what a processor fetches ahead by itself ends with one.
+_ALIGNMENT = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +24,7 @@ class KvCache:
     """Keys and values of all layers.
 
     Attributes:
-        tensor: [2, num_layers, num_blocks, num_kv_heads, page_size], keys first.
+        tensor: [num_layers, num_blocks, num_kv_heads, 2, page_size], see kernels/kv_pages.py.
         layers: the same memory, as each layer's attention takes it.
     """
 
@@ -81,17 +83,16 @@ def allocate_kv_cache(
     of it will fit. Raises StartupError if there is not enough.
     """
     page = page_size(block_size, config.head_dim)
-    shape = (2, config.num_layers, num_blocks, config.num_kv_heads, page)
+    shape = (config.num_layers, num_blocks, config.num_kv_heads, 2, page)
+    num_bytes = math.prod(shape) * dtype.itemsize
     try:
-        raw = np.zeros(math.prod(shape) * dtype.itemsize, np.uint8)
+        raw = torch.from_numpy(np.zeros(num_bytes + _ALIGNMENT, np.uint8))
     except MemoryError as error:
         raise StartupError(
             f"no memory for a KV cache of {num_blocks} blocks: {error}."
             " Lower --kv-cache-memory-bytes or --num-gpu-blocks-override."
         ) from error
-    tensor = torch.from_numpy(raw).view(dtype).view(shape)
-    layers = tuple(
-        KvPages(keys, values, block_size, config.head_dim)
-        for keys, values in zip(*tensor, strict=True)
-    )
+    aligned = raw[-raw.data_ptr() % _ALIGNMENT :][:num_bytes]
+    tensor = aligned.view(dtype).view(shape)
+    layers = tuple(KvPages(layer, block_size, config.head_dim) for layer in tensor)
     return KvCache(tensor, layers)

@@ -6,6 +6,7 @@
 #include "kv_layout.h"
 
 constexpr int64_t KEY_TILE = 64;
+constexpr int64_t TILE_GROUPS = KEY_TILE / PAGE_LANES;
 
 template <typename U>
 struct Attention {
@@ -13,7 +14,7 @@ struct Attention {
     using Unit = typename U::Unit;
 
     const Element* q;
-    const Unit *k_cache, *v_cache;
+    const Unit* pages;
     const int32_t* block_tables;
     Element* out;
     KvLayout<U> layout;
@@ -28,54 +29,125 @@ struct Attention {
     }
 };
 
-// Neighbouring queries of one request, and all heads that share a KV head. They are worked on
+// Neighbouring queries of one request, and some of its KV heads. What shares a KV head is worked on
 // together, as rows: row = query * heads_per_kv_head + head.
 struct Task {
-    int64_t request, kv_head, first_token, num_queries, first_position;
+    int64_t request, first_kv_head, num_kv_heads, first_token, num_queries, first_position;
     // Of the request's lanes; all of them, unless threads share the request.
-    int64_t first_segment, last_segment;
+    int64_t first_lane, last_lane;
 
-    int64_t last_position() const { return first_position + num_queries - 1; }
+    int64_t end_token() const { return first_token + num_queries; }
+    // Of all its KV heads.
+    int64_t num_rows(int64_t heads_per_kv_head) const {
+        return num_kv_heads * num_queries * heads_per_kv_head;
+    }
 };
 
-// The blocks of KEY_TILE lanes from `start` on, of which `count` have been written.
+// KEY_TILE lanes of a request from `start` on, of which `count` have been written.
 template <typename U>
 struct Tile {
-    int64_t start, count;
-    const typename U::Unit *keys[KEY_TILE / PAGE_LANES], *values[KEY_TILE / PAGE_LANES];
+    using Unit = typename U::Unit;
 
-    // Lanes in whole vectors.
-    int64_t width() const { return round_up(count, VEC); }
+    int64_t start, count;
+    // The keys and values of the task's first KV head, PAGE_LANES lanes each.
+    const Unit *keys[TILE_GROUPS], *values[TILE_GROUPS];
+    // The same of all heads of the task, as one stretch of memory after the other.
+    const Unit* stretches[TILE_GROUPS];
+    int64_t stretch_bytes;
+
+    // These lanes of another KV head.
+    Tile of_head(int64_t index, const KvLayout<U>& layout) const {
+        Tile tile = *this;
+        for (auto& keys : tile.keys) keys += index * layout.head_units();
+        for (auto& values : tile.values) values += index * layout.head_units();
+        return tile;
+    }
 };
 
-// Finds a tile, as groups of PAGE_LANES lanes.
 template <typename U>
-Tile<U> find_tile(const Attention<U>& a, const Task& task, int64_t start, int64_t end) {
-    Tile<U> tile = {start, std::clamp<int64_t>(end - start, 0, KEY_TILE), {}, {}};
+Tile<U> find_tile(const Attention<U>& a, const Task& task, int64_t start) {
+    const auto& layout = a.layout;
+    const int64_t lanes = layout.lanes();
+    const int64_t stretch = task.num_kv_heads * layout.head_units() / (lanes / PAGE_LANES);
+    Tile<U> tile = {start, std::min(task.last_lane - start, KEY_TILE), {}, {}, {}, 0};
+    tile.stretch_bytes = stretch * sizeof(typename U::Unit);
     const int32_t* table = a.block_tables + task.request * a.table_stride;
-    const int64_t lanes = a.layout.lanes();
-    for (int64_t group = 0; group * PAGE_LANES < KEY_TILE; ++group) {
+    for (int64_t group = 0; group < TILE_GROUPS; ++group) {
         // What lies past the end repeats the last group, and is masked.
         const int64_t lane = start + std::min(group * PAGE_LANES, (tile.count - 1) & -PAGE_LANES);
-        const int64_t page = a.layout.page(table[std::max<int64_t>(lane, 0) / lanes], task.kv_head);
         const int64_t offset = lane % lanes;
-        tile.keys[group] = a.k_cache + page + offset;
+        const auto* keys = a.pages + layout.keys(table[lane / lanes], task.first_kv_head);
+        tile.keys[group] = keys + offset;
         tile.values[group] =
-            a.v_cache + page + offset / U::PER_UNIT * a.layout.value_stride();
+            keys + layout.page_units() + offset / U::PER_UNIT * layout.value_stride();
+        tile.stretches[group] = keys + offset / PAGE_LANES * stretch;
     }
     return tile;
 }
 
-template <typename U>
-void prefetch(const Attention<U>& a, const Tile<U>& tile) {
-    constexpr int64_t LINE_UNITS = 64 / sizeof(typename U::Unit);
-    for (int64_t group = 0; group * PAGE_LANES < tile.count; ++group) {
-        for (int64_t unit = 0; unit < a.dim_units(); ++unit) {
-            __builtin_prefetch(tile.keys[group] + unit * a.layout.key_stride());
+// What a thread reads next, while the steps of its work fetch it.
+class Ahead {
+  public:
+    template <typename U>
+    void follow(const Tile<U>& next) {
+        num_left_ = (next.count + PAGE_LANES - 1) / PAGE_LANES;
+        for (int64_t group = 0; group < num_left_; ++group) {
+            stretches_[group] = reinterpret_cast<const char*>(next.stretches[group]);
         }
-        const int64_t num_units = PAGE_LANES / U::PER_UNIT * a.layout.value_stride();
-        for (int64_t unit = 0; unit < num_units; unit += LINE_UNITS) {
-            __builtin_prefetch(tile.values[group] + unit);
+        stretch_bytes_ = next.stretch_bytes;
+        stretch_ = offset_ = 0;
+    }
+
+    // Where to fetch so many bytes from; when nothing is left, what is read last.
+    const char* take(int64_t num_bytes) {
+        const char* begin = stretches_[stretch_] + offset_;
+        if (num_left_ == 0) return begin;
+        offset_ += num_bytes;
+        if (offset_ < stretch_bytes_) return begin;
+        offset_ = 0;
+        if (--num_left_ > 0) ++stretch_;
+        return begin;
+    }
+
+    void take_rest() {
+        while (num_left_ > 0) {
+            const int64_t num_bytes = stretch_bytes_ - offset_;
+            const char* begin = take(num_bytes);
+            for (int64_t i = 0; i < num_bytes; i += 64) __builtin_prefetch(begin + i, 0, 2);
         }
     }
-}
+
+  private:
+    const char* stretches_[TILE_GROUPS];
+    int64_t stretch_bytes_, num_left_, stretch_, offset_;
+};
+
+// The tiles of a thread's tasks in the order it works on them, and the one that comes next.
+template <typename U>
+class TileWalk {
+  public:
+    TileWalk(const Attention<U>& attention, const Task* begin, const Task* end)
+        : attention_(attention), task_(begin), end_(end) {
+        next_ = find_tile(attention_, *task_, task_->first_lane);
+        ahead_.follow(next_);
+        advance();
+    }
+
+    const Tile<U>& tile() const { return tile_; }
+    Ahead& ahead() { return ahead_; }
+
+    void advance() {
+        tile_ = next_;
+        int64_t start = tile_.start + KEY_TILE;
+        if (start >= task_->last_lane && task_ + 1 < end_) start = (++task_)->first_lane;
+        if (start >= task_->last_lane) return;
+        next_ = find_tile(attention_, *task_, start);
+        ahead_.follow(next_);
+    }
+
+  private:
+    const Attention<U>& attention_;
+    const Task *task_, *end_;
+    Tile<U> tile_, next_;
+    Ahead ahead_;
+};

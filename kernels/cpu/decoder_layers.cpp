@@ -9,10 +9,6 @@ struct Layer {
     PackedWeight qkv_proj, o_proj, gate_up_proj, down_proj;
 };
 
-struct Pages {
-    void *keys, *values;
-};
-
 struct Model {
     int64_t num_layers, hidden_size, num_heads, num_kv_heads, head_dim, block_size;
     const float* cos_sin;
@@ -36,16 +32,16 @@ char* at(void* base, int64_t index, int32_t dtype) {
     return static_cast<char*>(base) + index * (dtype == 0 ? 4 : 2);
 }
 
-void attention(const Model& m, const Layer& layer, const Pages& pages, const Step& step,
+void attention(const Model& m, const Layer& layer, void* pages, const Step& step,
                const Activations& a) {
     const int64_t q_size = m.num_heads * m.head_dim, kv_size = m.num_kv_heads * m.head_dim;
     const int64_t stride = q_size + 2 * kv_size;
     linear(&layer.qkv_proj, a.hidden, a.wide, step.num_tokens);
     rope_and_store_kv(a.wide, at(a.wide, q_size, m.dtype), at(a.wide, q_size + kv_size, m.dtype),
-                      m.cos_sin, step.positions, pages.keys, pages.values, step.slot_mapping,
+                      m.cos_sin, step.positions, pages, step.slot_mapping,
                       step.num_tokens, m.num_heads, m.num_kv_heads, m.head_dim, m.block_size,
                       stride, stride, stride, m.dtype);
-    paged_attention(a.wide, pages.keys, pages.values, step.block_tables, step.seq_lens,
+    paged_attention(a.wide, pages, step.block_tables, step.seq_lens,
                     step.query_start_loc, a.attended, step.num_requests, m.num_heads, m.num_kv_heads,
                     m.head_dim, m.block_size, stride, step.table_stride, m.scale, m.dtype);
     add_linear(&layer.o_proj, a.attended, a.residual, step.num_tokens);
@@ -58,7 +54,7 @@ void mlp(const Layer& layer, const Step& step, const Activations& a) {
 
 }  // namespace
 
-extern "C" void decoder_layers(const Model* model, const Layer* layers, const Pages* pages,
+extern "C" void decoder_layers(const Model* model, const Layer* layers, void* const* pages,
                                const Step* step, const Activations* activations) {
     const Model& m = *model;
     const Activations& a = *activations;

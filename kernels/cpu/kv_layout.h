@@ -21,11 +21,15 @@ struct KvLayout {
     int64_t padded_dim() const { return round_up(head_dim, PAGE_LANES); }
     // Lanes of a block: tokens, and what fills up the last vector.
     int64_t lanes() const { return round_up(block_size, PAGE_LANES); }
-    // Units of one head in one block, for keys and for values alike.
+    // Units of a page: the keys, or the values, of one head in one block.
     int64_t page_units() const { return padded_dim() * lanes() / U::PER_UNIT; }
 
-    int64_t page(int64_t block, int64_t kv_head) const {
-        return (block * num_kv_heads + kv_head) * page_units();
+    // A head in a block: a page of keys, and one of values.
+    int64_t head_units() const { return 2 * page_units(); }
+
+    // The keys of a head in a block; its values follow them.
+    int64_t keys(int64_t block, int64_t kv_head) const {
+        return (block * num_kv_heads + kv_head) * head_units();
     }
     // Units of neighbouring dimensions are this far apart in keys, units of tokens in values.
     int64_t key_stride() const { return lanes(); }

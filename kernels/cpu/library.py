@@ -33,8 +33,8 @@ class PackedWeight(ctypes.Structure):
 _SIGNATURES: dict[str, list[type]] = {
     "rms_norm": [*[c_void_p] * 3, *[c_int64] * 2, c_float, c_int32],
     "silu_and_mul": [*[c_void_p] * 2, *[c_int64] * 2, c_int32],
-    "rope_and_store_kv": [*[c_void_p] * 8, *[c_int64] * 8, c_int32],
-    "paged_attention": [*[c_void_p] * 7, *[c_int64] * 7, c_float, c_int32],
+    "rope_and_store_kv": [*[c_void_p] * 7, *[c_int64] * 8, c_int32],
+    "paged_attention": [*[c_void_p] * 6, *[c_int64] * 7, c_float, c_int32],
     "linear": [POINTER(PackedWeight), *[c_void_p] * 2, c_int64],
     "add_linear": [POINTER(PackedWeight), *[c_void_p] * 2, c_int64],
     "decoder_layers": [c_void_p] * 5,

@@ -30,13 +30,13 @@ void rms_norm(const void* x, const void* weight, void* out, int64_t num_rows, in
 void silu_and_mul(const void* gate_up, void* out, int64_t num_rows, int64_t dim, int32_t dtype);
 
 void rope_and_store_kv(void* q, const void* k, const void* v, const float* cos_sin,
-                       const int64_t* positions, void* k_cache, void* v_cache,
-                       const int64_t* slot_mapping, int64_t num_tokens, int64_t num_heads,
+                       const int64_t* positions, void* pages, const int64_t* slot_mapping,
+                       int64_t num_tokens, int64_t num_heads,
                        int64_t num_kv_heads, int64_t head_dim, int64_t block_size,
                        int64_t q_stride, int64_t k_stride, int64_t v_stride, int32_t dtype);
 
-void paged_attention(const void* q, const void* k_cache, const void* v_cache,
-                     const int32_t* block_tables, const int32_t* seq_lens,
+void paged_attention(const void* q, const void* pages, const int32_t* block_tables,
+                     const int32_t* seq_lens,
                      const int32_t* query_start_loc, void* out, int64_t num_requests,
                      int64_t num_heads, int64_t num_kv_heads, int64_t head_dim, int64_t block_size,
                      int64_t q_stride, int64_t table_stride, float scale, int32_t dtype);

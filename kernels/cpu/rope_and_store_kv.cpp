@@ -31,6 +31,20 @@ void store_key(const typename U::Element* key, typename U::Unit* lane, const flo
     }
 }
 
+// Asks for the lines of a lane to be written, all at once: most of a new token's nobody has read lately,
+// and each holds but a few bytes of it.
+template <typename U>
+void fetch_lane(const typename U::Unit* page, int64_t lane, const KvLayout<U>& layout) {
+    constexpr int64_t LINE_UNITS = 64 / sizeof(typename U::Unit);
+    for (int64_t unit = 0; unit < layout.head_dim / U::PER_UNIT; ++unit) {
+        __builtin_prefetch(page + lane + unit * layout.key_stride(), 1);
+    }
+    const auto* values = page + layout.page_units() + lane / U::PER_UNIT * layout.value_stride();
+    for (int64_t unit = 0; unit < layout.value_stride(); unit += LINE_UNITS) {
+        __builtin_prefetch(values + unit, 1);
+    }
+}
+
 // The slots of a step's tokens, and what the tokens beside them in their units are.
 struct Slots {
     const int64_t* slots;
@@ -68,7 +82,7 @@ void store_value(const BFloat16* values, const Slots& slots, int64_t token, int6
 }  // namespace
 
 extern "C" void rope_and_store_kv(void* q, const void* k, const void* v, const float* cos_sin,
-                                  const int64_t* positions, void* k_cache, void* v_cache,
+                                  const int64_t* positions, void* pages,
                                   const int64_t* slot_mapping, int64_t num_tokens,
                                   int64_t num_heads, int64_t num_kv_heads, int64_t head_dim,
                                   int64_t block_size, int64_t q_stride, int64_t k_stride,
@@ -81,6 +95,14 @@ extern "C" void rope_and_store_kv(void* q, const void* k, const void* v, const f
         using Element = typename U::Element;
         const KvLayout<U> layout = {num_kv_heads, head_dim, block_size};
         parallel_rows(num_tokens, row_size, [&](int64_t token) {
+            const int64_t next = std::min(token + 1, num_tokens - 1);
+            if (slots.block(next) != slots.block(token)) {
+                for (int64_t head = 0; head < num_kv_heads; ++head) {
+                    fetch_lane<U>(
+                        static_cast<Unit*>(pages) + layout.keys(slots.block(next), head),
+                        slots.lane(next), layout);
+                }
+            }
             const float* angles = cos_sin + positions[token] * head_dim;
             Element* queries = static_cast<Element*>(q) + token * q_stride;
             for (int64_t head = 0; head < num_heads; ++head) {
@@ -90,13 +112,12 @@ extern "C" void rope_and_store_kv(void* q, const void* k, const void* v, const f
             const Element* values = static_cast<const Element*>(v) + token * v_stride;
             const int64_t lane = slots.lane(token);
             for (int64_t head = 0; head < num_kv_heads; ++head) {
-                const int64_t page = layout.page(slots.block(token), head);
-                store_key<U>(keys + head * head_dim, static_cast<Unit*>(k_cache) + page + lane,
-                             angles, layout);
-                store_value(values + head * head_dim, slots, token, v_stride,
-                            static_cast<Unit*>(v_cache) + page +
-                                lane / U::PER_UNIT * layout.value_stride(),
-                            head_dim);
+                Unit* page = static_cast<Unit*>(pages) + layout.keys(slots.block(token), head);
+                store_key<U>(keys + head * head_dim, page + lane, angles, layout);
+                store_value(
+                    values + head * head_dim, slots, token, v_stride,
+                    page + layout.page_units() + lane / U::PER_UNIT * layout.value_stride(),
+                    head_dim);
             }
         });
     });

@@ -87,32 +87,43 @@ struct Slab {
     void fetch(int64_t) const {}
 };
 
-// One whose steps fetch from memory what comes later: each as many bytes as it multiplies by, unless
-// told otherwise. They go to the L2 cache, which waits for more lines at a time than the L1 does.
-template <typename U, int VECS, int64_t STEP_BYTES = VECS * sizeof(Vec)>
-struct StreamedSlab : Slab<U, VECS> {
+// One whose steps each fetch from memory so many bytes of what comes later. They go to the L2 cache,
+// which waits for more lines at a time than the L1 does.
+template <typename U, int VECS, int64_t BYTES>
+struct FetchingSlab : Slab<U, VECS> {
+    static constexpr int64_t STEP_BYTES = BYTES;
+
     const char* ahead;
 
     void fetch(int64_t k) const {
-        for (int64_t line = 0; line < STEP_BYTES; line += CACHE_LINE) {
-            __builtin_prefetch(ahead + k * STEP_BYTES + line, 0, 2);
+        for (int64_t line = 0; line < BYTES; line += CACHE_LINE) {
+            __builtin_prefetch(ahead + k * BYTES + line, 0, 2);
         }
     }
 };
+
+// As many bytes as they multiply by.
+template <typename U, int VECS>
+using StreamedSlab = FetchingSlab<U, VECS, VECS * sizeof(Vec)>;
 
 // c[ROWS][VECS * VEC] += a[ROWS][..] * the slabs, one below the other
 template <typename U, int ROWS, int VECS, typename S>
 void multiply_tile(Matrix<const typename U::Unit> a, const S* slabs, int64_t num_slabs,
                    Matrix<float> c) {
     Vec sums[ROWS][VECS];
+    // Unrolled by hand, or compilers take the sums through memory.
+#pragma GCC unroll 8
     for (int r = 0; r < ROWS; ++r) {
+#pragma GCC unroll 8
         for (int v = 0; v < VECS; ++v) sums[r][v] = load(c.row(r) + v * VEC);
     }
     for (int64_t s = 0; s < num_slabs; ++s) {
         const S slab = slabs[s];
         for (int64_t k = 0; k < slab.depth; ++k) {
             slab.fetch(k);
+#pragma GCC unroll 8
             for (int r = 0; r < ROWS; ++r) {
+#pragma GCC unroll 8
                 for (int v = 0; v < VECS; ++v) {
                     sums[r][v] = U::multiply_add(sums[r][v], slab.columns[v] + k * slab.stride,
                                                  a.row(r)[slab.first + k]);
@@ -120,7 +131,9 @@ void multiply_tile(Matrix<const typename U::Unit> a, const S* slabs, int64_t num
             }
         }
     }
+#pragma GCC unroll 8
     for (int r = 0; r < ROWS; ++r) {
+#pragma GCC unroll 8
         for (int v = 0; v < VECS; ++v) store(c.row(r) + v * VEC, sums[r][v]);
     }
 }

@@ -61,6 +61,13 @@ inline Vec splat(float x) { return x - Vec{}; }
 // True lanes of a comparison are all ones.
 inline Vec select(VecI mask, Vec yes, Vec no) { return mask ? yes : no; }
 
+// 0, 1, 2, ...
+template <int... LANE>
+inline VecI lane_numbers(std::integer_sequence<int, LANE...>) {
+    return VecI{LANE...};
+}
+inline VecI lane_numbers() { return lane_numbers(std::make_integer_sequence<int, VEC>()); }
+
 // a * b + c, rounded once where the machine can. The compiler is told to fuse nothing by itself (see
 // build.py): it would do so here and not there, and a result would depend on the code path it took.
 inline Vec fma(Vec a, Vec b, Vec c) {
@@ -75,7 +82,14 @@ inline Vec fma(Vec a, Vec b, Vec c) {
 #endif
 }
 
-inline Vec max(Vec a, Vec b) { return select(a > b, a, b); }
+// b where one of them is NaN.
+inline Vec max(Vec a, Vec b) {
+#ifdef __AVX512F__
+    return (Vec)_mm512_maskz_max_ps(0xffff, (__m512)a, (__m512)b);
+#else
+    return select(a > b, a, b);
+#endif
+}
 inline VecI max(VecI a, VecI b) { return a > b ? a : b; }
 
 // Lanes of two vectors by number: from 0 those of a, from VEC those of b.
@@ -246,19 +260,27 @@ inline Vec exp(Vec x) {
     return select(x != x, x, result);
 }
 
-// 2^x for x <= 0 within 2^-13, closer than a bfloat16 can tell; 0 below 2^-126. exp2_coarse(0) is 1.
-// Polynomial fitted for the smallest relative error.
+// 2^x for x < 127 within 2^-13, closer than a bfloat16 can tell; 0 far below 2^-126. exp2_coarse(0) is
+// 1. Polynomial fitted for the smallest relative error.
 inline Vec exp2_coarse(Vec x) {
+    auto polynomial = [](Vec r) {
+        Vec p = splat(5.50087654e-2f);
+        p = fma(p, r, splat(2.42210798e-1f));
+        p = fma(p, r, splat(6.93282927e-1f));
+        return fma(p, r, splat(1.0f));
+    };
+#ifdef __AVX512DQ__
+    // What is left of x after rounding to a whole number, and the scaling by 2 to the power of that.
+    const Vec r = (Vec)_mm512_maskz_reduce_ps(0xffff, (__m512)x, _MM_FROUND_TO_NEAREST_INT);
+    return (Vec)_mm512_maskz_scalef_ps(0xffff, (__m512)polynomial(r), (__m512)(x - r));
+#else
     const Vec magic = splat(12582912.0f);
     const Vec n = (x + magic) - magic;
-    const Vec r = x - n;
-    Vec p = splat(5.50087654e-2f);
-    p = fma(p, r, splat(2.42210798e-1f));
-    p = fma(p, r, splat(6.93282927e-1f));
-    p = fma(p, r, splat(1.0f));
+    const Vec p = polynomial(x - n);
     const Vec scaled = bit_cast<Vec>(bit_cast<VecU>(p) + (bit_cast<VecU>(n + magic) << 23));
     const Vec result = select(x < -126.0f, splat(0.0f), scaled);
     return select(x != x, x, result);
+#endif
 }
 
 // The natural logarithm of positive, finite, normal numbers.

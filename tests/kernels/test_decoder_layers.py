@@ -141,10 +141,8 @@ def paged(chunks: list[tuple[int, int]]) -> PagedTokens:
 def decoder_of(shape: Shape, layers: list[LayerWeights], dtype: torch.dtype) -> DecoderLayers:
     """Return a decoder whose cache holds NaN."""
     size = page_size(BLOCK_SIZE, shape.head_dim)
-    pages = []
-    for _ in layers:
-        keys, values = torch.full((2, 8 * len(ROWS), shape.num_kv_heads, size), math.nan).to(dtype)
-        pages.append(KvPages(keys, values, BLOCK_SIZE, shape.head_dim))
+    cache = torch.full((len(layers), 8 * len(ROWS), shape.num_kv_heads, 2, size), math.nan)
+    pages = [KvPages(layer, BLOCK_SIZE, shape.head_dim) for layer in cache.to(dtype)]
     return DecoderLayers(layers, pages, cos_sin(shape.head_dim), num_heads=shape.num_heads, eps=EPS)
 
 

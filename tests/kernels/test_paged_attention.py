@@ -13,8 +13,10 @@ from octavo.kernels.paged_attention import paged_attention
 from octavo.kernels.threads import set_num_threads
 from tests.kernels.closeness import DTYPES, assert_close
 
-# (sequence length, new tokens): decoding, whole prompts, chunks; around the tiles of 64 keys.
+# (sequence length, new tokens): decoding, whole prompts, chunks; around the tiles of 64 keys and
+# the segments of 512.
 REQUESTS = [(1, 1), (5, 5), (63, 1), (64, 64), (65, 2), (129, 129), (200, 70), (64, 1), (131, 1)]
+REQUESTS += [(513, 1), (1100, 3), (70, 0)]
 
 
 @dataclass
@@ -39,21 +41,25 @@ class Batch:
         needed = [-(-seq_len // block_size) for seq_len, _ in requests]
         num_blocks = sum(needed) + 5
         free = torch.randperm(num_blocks).int()
-        shape = (2, num_blocks, num_kv_heads, page_size(block_size, head_dim))
-        keys, values = torch.full(shape, math.nan).to(dtype)
-        pages = KvPages(keys, values, block_size, head_dim)
+        shape = (num_blocks, num_kv_heads, 2, page_size(block_size, head_dim))
+        pages = KvPages(torch.full(shape, math.nan).to(dtype), block_size, head_dim)
         # Entries past a request's blocks point outside of all memory.
         tables = torch.full((len(requests), max(needed) + 3), 2**30, dtype=torch.int32)
         batch = Batch([], [], [], pages, tables)
         for i, (seq_len, num_new) in enumerate(requests):
             tables[i, : needed[i]], free = free[: needed[i]], free[needed[i] :]
-            positions = torch.arange(seq_len)
-            slots = tables[i, positions // block_size] * block_size + positions % block_size
             for kept in (batch.keys, batch.values):
                 kept.append(torch.randn(seq_len, num_kv_heads, head_dim).to(dtype))
-            pages.write(slots, batch.keys[-1], batch.values[-1])
+            batch.write(i)
             batch.queries.append((3 * torch.randn(num_new, num_heads, head_dim)).to(dtype))
         return batch
+
+    def write(self, request: int) -> None:
+        """Put a request's keys and values into the cache."""
+        size, table = self.pages.block_size, self.block_tables[request]
+        positions = torch.arange(len(self.keys[request]))
+        slots = table[positions // size] * size + positions % size
+        self.pages.write(slots, self.keys[request], self.values[request])
 
     def run(self) -> list[Tensor]:
         num_new = torch.tensor([len(q) for q in self.queries])
@@ -98,15 +104,15 @@ def exact(batch: Batch, request: int) -> Tensor:
     return out
 
 
-def check(batch: Batch) -> None:
+def check(batch: Batch, *, slack: float = 4) -> None:
     for request, out in enumerate(batch.run()):
         # Scores are around 10 here, and their rounding errors that much larger than those of 1.
-        assert_close(out, exact(batch, request), slack=4)
+        assert_close(out, exact(batch, request), slack=slack)
 
 
 @DTYPES
 @pytest.mark.parametrize("heads", [(1, 1), (9, 3), (8, 1), (4, 4)], ids=str)
-@pytest.mark.parametrize("block_size", [1, 5, 16])
+@pytest.mark.parametrize("block_size", [1, 5, 16, 32])
 def test_awkward_lengths_in_one_batch(
     cpu: ctypes.CDLL, block_size: int, heads: tuple[int, int], dtype: torch.dtype
 ) -> None:
@@ -166,6 +172,19 @@ def test_large_scores_do_not_overflow(cpu: ctypes.CDLL) -> None:
     batch = Batch.random([(100, 4)], (4, 2), 32, 16, torch.float32)
     batch.queries[0] *= 1000
     check(batch)
+
+
+@DTYPES
+@pytest.mark.parametrize("growth", [-60, -20, 20, 60])
+def test_scores_may_grow_and_shrink_from_tile_to_tile(
+    cpu: ctypes.CDLL, growth: int, dtype: torch.dtype
+) -> None:
+    batch = Batch.random([(300, 40)], (4, 2), 64, 16, dtype)
+    ramp = torch.linspace(0, growth, 300).view(-1, 1, 1)
+    batch.keys[0] = (ramp / 8).expand(-1, 2, 64).to(dtype)
+    batch.queries[0] = torch.ones(40, 4, 64).to(dtype)
+    batch.write(0)
+    check(batch, slack=abs(growth))
 
 
 def test_a_request_that_is_not_a_number_disturbs_no_other(cpu: ctypes.CDLL) -> None:

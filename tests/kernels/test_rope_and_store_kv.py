@@ -50,9 +50,8 @@ class Step:
         k, v = kv[:, :num_kv_heads], kv[:, num_kv_heads:]
         block_size = 5
         num_blocks = num_tokens // block_size + 3
-        shape = (2, num_blocks, num_kv_heads, page_size(block_size, head_dim))
-        keys, values = torch.full(shape, math.nan).to(dtype)
-        pages = KvPages(keys, values, block_size, head_dim)
+        shape = (num_blocks, num_kv_heads, 2, page_size(block_size, head_dim))
+        pages = KvPages(torch.full(shape, math.nan).to(dtype), block_size, head_dim)
         slots = torch.randperm(num_blocks * block_size)[:num_tokens]
         positions = torch.randint(NUM_POSITIONS, (num_tokens,))
         return Step(q, k, v, positions, pages, slots)
@@ -76,7 +75,7 @@ def check(step: Step) -> None:
     step.run()
     assert_close(step.q, exact_rotation(q, step.positions))
     assert torch.equal(step.k, k) and torch.equal(step.v, v)
-    keys, values = step.pages.read(torch.arange(len(step.pages.keys)), NUM_POSITIONS**2)
+    keys, values = step.pages.read(torch.arange(len(step.pages.tensor)), NUM_POSITIONS**2)
     assert_close(keys[step.slot_mapping], exact_rotation(k, step.positions))
     assert torch.equal(values[step.slot_mapping], v)
     is_free = torch.ones(len(keys), dtype=torch.bool)
@@ -115,11 +114,7 @@ def test_a_token_gets_the_same_bits_alone(cpu: ctypes.CDLL) -> None:
             step.k[one],
             step.v[one],
             step.positions[one],
-            replace(
-                step.pages,
-                keys=torch.zeros_like(step.pages.keys),
-                values=torch.zeros_like(step.pages.values),
-            ),
+            replace(step.pages, tensor=torch.zeros_like(step.pages.tensor)),
             step.slot_mapping[one],
         )
         lone.run()

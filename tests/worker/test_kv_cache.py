@@ -24,12 +24,13 @@ def test_cache_holds_keys_and_values_of_every_layer(
     config: ModelConfig, dtype: torch.dtype
 ) -> None:
     cache = kv_cache.allocate_kv_cache(config, 10, 16, dtype)
-    assert cache.tensor.shape == (2, 2, 10, 2, 16 * 16)
+    assert cache.tensor.shape == (2, 10, 2, 2, 16 * 16)
     assert cache.tensor.dtype == dtype
     assert not cache.tensor.any()
-    assert [pages.keys.data_ptr() for pages in cache.layers] == [
-        keys.data_ptr() for keys in cache.tensor[0]
+    assert [pages.tensor.data_ptr() for pages in cache.layers] == [
+        layer.data_ptr() for layer in cache.tensor
     ]
+    assert cache.tensor.data_ptr() % 4096 == 0
     assert cache.nbytes == 10 * kv_cache.block_bytes(config, 16, dtype)
 
 

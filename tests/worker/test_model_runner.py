@@ -136,7 +136,7 @@ def test_a_row_whose_logits_are_nan_fails_alone(driver: PlanDriver, expected: li
     driver.add(1, OTHER)
     driver.step({0: len(PROMPT) - 1, 1: len(OTHER) - 1})
     kv_cache = driver.runner._kv_cache.tensor
-    kv_cache[:, :, driver.tables[1][0]] = torch.nan
+    kv_cache[:, driver.tables[1][0]] = torch.nan
     result = driver.step({1: 1, 0: 1})
     (error,) = result.errors
     assert error.row == 1
@@ -147,7 +147,7 @@ def test_a_row_whose_logits_are_nan_fails_alone(driver: PlanDriver, expected: li
 def test_a_plan_under_way_after_a_failed_row_still_runs(driver: PlanDriver) -> None:
     driver.add(1, OTHER)
     driver.step({1: len(OTHER) - 1})
-    driver.runner._kv_cache.tensor[:, :, driver.tables[1][0]] = torch.nan
+    driver.runner._kv_cache.tensor[:, driver.tables[1][0]] = torch.nan
     assert driver.step({1: 1}).errors
     # The scheduler sent the next plan before it knew: the row counts on one more token.
     driver.num_tokens[1] += 1
