@@ -2,13 +2,14 @@
 
     python -m benchmarks.bench_paged_attention [--threads N]
 
-Decoding is bound by reading keys and values, a prompt by arithmetic; the last column is the
-share of that bound, above 100 % where the cache fits into the processor's. Measures nothing if a
-result is wrong.
+One operation follows the other on caches of their own, as on the layers of a model, so that keys
+and values come from memory. Decoding is bound by reading them, a prompt by arithmetic; the last
+column is the share of that bound. Measures nothing if a result is wrong.
 """
 
 import argparse
 from dataclasses import dataclass
+from itertools import cycle
 
 import torch
 from torch import Tensor
@@ -16,10 +17,13 @@ from torch import Tensor
 from octavo.kernels.kv_pages import KvPages, page_size
 from octavo.kernels.paged_attention import paged_attention, paged_attention_reference
 from octavo.kernels.threads import num_threads, set_num_threads
+from octavo.worker.huge_pages import HugePages
 
 from .machine_limits import MachineLimits, measure_limits, seconds_of
 
 BLOCK_SIZE = 16
+# More than caches hold.
+TOTAL_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -31,18 +35,27 @@ class Case:
     num_kv_heads: int
     head_dim: int
 
-    def inputs(self, dtype: torch.dtype) -> tuple[Tensor, KvPages, Tensor, Tensor, Tensor]:
-        """Queries and the rest of what paged_attention takes, blocks scattered at random."""
-        blocks_each = -(-self.seq_len // BLOCK_SIZE)
-        num_blocks = self.num_requests * blocks_each
-        shape = (2, num_blocks, self.num_kv_heads, page_size(BLOCK_SIZE, self.head_dim))
-        keys, values = torch.randn(shape).to(dtype)
-        pages = KvPages(keys, values, BLOCK_SIZE, self.head_dim)
-        tables = torch.randperm(num_blocks).int().view(self.num_requests, blocks_each)
+    def layers(self, dtype: torch.dtype) -> list[KvPages]:
+        """Return caches of TOTAL_BYTES, in huge pages as a worker's, that hold the same."""
+        num_blocks = self.num_requests * self.blocks_each
+        page = page_size(BLOCK_SIZE, self.head_dim)
+        layer = torch.randn(num_blocks, self.num_kv_heads, 2, page).to(dtype)
+        num_layers = -(-TOTAL_BYTES // layer.nbytes)
+        layers = HugePages().moved(layer.expand(num_layers, *layer.shape))
+        return [KvPages(layer, BLOCK_SIZE, self.head_dim) for layer in layers]
+
+    def inputs(self, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Queries and what paged_attention takes after the cache; blocks scattered at random."""
+        num_blocks = self.num_requests * self.blocks_each
+        tables = torch.randperm(num_blocks).int().view(self.num_requests, -1)
         seq_lens = torch.full((self.num_requests,), self.seq_len, dtype=torch.int32)
         starts = torch.arange(self.num_requests + 1, dtype=torch.int32) * self.num_new
         q = torch.randn(self.num_requests * self.num_new, self.num_heads, self.head_dim).to(dtype)
-        return q, pages, tables, seq_lens, starts
+        return q, tables, seq_lens, starts
+
+    @property
+    def blocks_each(self) -> int:
+        return -(-self.seq_len // BLOCK_SIZE)
 
     def flops(self) -> int:
         num_visible = sum(range(self.seq_len - self.num_new + 1, self.seq_len + 1))
@@ -63,12 +76,14 @@ CASES = (
 
 
 def bench(case: Case, dtype: torch.dtype, limits: MachineLimits) -> None:
-    inputs, scale = case.inputs(dtype), case.head_dim**-0.5
-    expected = paged_attention_reference(*inputs, scale).float()
-    error = (paged_attention(*inputs, scale).float() - expected).abs().max()
+    layers, scale = case.layers(dtype), case.head_dim**-0.5
+    q, *inputs = case.inputs(dtype)
+    expected = paged_attention_reference(q, layers[0], *inputs, scale).float()
+    error = (paged_attention(q, layers[0], *inputs, scale).float() - expected).abs().max()
     if not error < (1e-4 if dtype == torch.float32 else 2**-5):
         raise SystemExit(f"wrong result: error {error:.1e} in {case}")
-    ours_s = seconds_of(lambda: paged_attention(*inputs, scale))
+    turns = cycle(layers)
+    ours_s = seconds_of(lambda: paged_attention(q, next(turns), *inputs, scale))
     bound_s = max(
         case.flops() / limits.flops(dtype), case.cache_bytes(dtype) / limits.read_bytes_per_s
     )
