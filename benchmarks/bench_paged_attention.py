@@ -77,13 +77,17 @@ CASES = (
 
 def bench(case: Case, dtype: torch.dtype, limits: MachineLimits) -> None:
     layers, scale = case.layers(dtype), case.head_dim**-0.5
-    q, *inputs = case.inputs(dtype)
-    expected = paged_attention_reference(q, layers[0], *inputs, scale).float()
-    error = (paged_attention(q, layers[0], *inputs, scale).float() - expected).abs().max()
+    q, tables, lens, starts = case.inputs(dtype)
+
+    def attend(pages: KvPages) -> Tensor:
+        return paged_attention(q, pages, tables, lens, starts, scale)
+
+    expected = paged_attention_reference(q, layers[0], tables, lens, starts, scale).float()
+    error = (attend(layers[0]).float() - expected).abs().max()
     if not error < (1e-4 if dtype == torch.float32 else 2**-5):
         raise SystemExit(f"wrong result: error {error:.1e} in {case}")
     turns = cycle(layers)
-    ours_s = seconds_of(lambda: paged_attention(q, next(turns), *inputs, scale))
+    ours_s = seconds_of(lambda: attend(next(turns)))
     bound_s = max(
         case.flops() / limits.flops(dtype), case.cache_bytes(dtype) / limits.read_bytes_per_s
     )

@@ -67,13 +67,13 @@ class KvPages:
     def _keys(self) -> Tensor:
         """A view: [num_blocks, lane, num_kv_heads, padded head_dim / unit, unit]."""
         shape = (_padded(self.head_dim) // self._unit, _padded(self.block_size), self._unit)
-        return self.tensor[:, :, 0].unflatten(-1, shape).permute(0, 3, 1, 2, 4)
+        return self.tensor[:, :, 0].view(*self.tensor.shape[:2], *shape).permute(0, 3, 1, 2, 4)
 
     @property
     def _values(self) -> Tensor:
         """A view: [num_blocks, lane / unit, lane % unit, num_kv_heads, padded head_dim]."""
         shape = (_padded(self.block_size) // self._unit, _padded(self.head_dim), self._unit)
-        return self.tensor[:, :, 1].unflatten(-1, shape).permute(0, 2, 4, 1, 3)
+        return self.tensor[:, :, 1].view(*self.tensor.shape[:2], *shape).permute(0, 2, 4, 1, 3)
 
     @property
     def _unit(self) -> int:
