@@ -33,7 +33,8 @@ void multiply_slab(const Slab<U, TILE_VECS>& slab, Matrix<const typename U::Unit
         multiply(StreamedSlab<U, TILE_VECS>{slab, ahead}, num_rows / num_tiles);
     } else {
         for (int64_t tile = 0; tile < FETCHING_TILES; ++tile) {
-            multiply(FetchingSlab<U, TILE_VECS, CACHE_LINE>{slab, next}, num_rows * (tile + 1) / num_tiles);
+            multiply(FetchingSlab<U, TILE_VECS, CACHE_LINE>{slab, next},
+                     num_rows * (tile + 1) / num_tiles);
             next += slab.depth * CACHE_LINE;
         }
     }
