@@ -5,7 +5,7 @@
 
 #include "kv_layout.h"
 
-constexpr int64_t KEY_TILE = 64;
+constexpr int64_t KEY_TILE = 128;
 constexpr int64_t TILE_GROUPS = KEY_TILE / PAGE_LANES;
 
 template <typename U>

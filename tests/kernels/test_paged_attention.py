@@ -13,10 +13,10 @@ from octavo.kernels.paged_attention import paged_attention
 from octavo.kernels.threads import set_num_threads
 from tests.kernels.closeness import DTYPES, assert_close
 
-# (sequence length, new tokens): decoding, whole prompts, chunks; around the tiles of 64 keys and
-# the segments of 512.
+# (sequence length, new tokens): decoding, whole prompts, chunks; around the vectors, the
+# tiles of 128 keys and the segments of 1024.
 REQUESTS = [(1, 1), (5, 5), (63, 1), (64, 64), (65, 2), (129, 129), (200, 70), (64, 1), (131, 1)]
-REQUESTS += [(513, 1), (1100, 3), (70, 0)]
+REQUESTS += [(128, 3), (1025, 1), (1100, 80), (70, 0)]
 
 
 @dataclass
