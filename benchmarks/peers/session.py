@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Self
 
 from .agreement import check_agreement
+from .client import Client
 from .comparisons import OURS, Comparison
 from .engines import DrivenEngine, Engine, make_offline
 from .installation import Installation
@@ -37,6 +38,7 @@ class Session:
         self._peers = peers
         self._scale = scale
         self._directory = tempfile.TemporaryDirectory(prefix="peers-")
+        self._client = Client(peers, self._make_directory("client"))
         self._engines: dict[str, Engine] = {}
         self._is_served = False
 
@@ -106,10 +108,11 @@ class Session:
 
     def _start(self, name: str) -> Engine:
         print(f"  starting {name}", flush=True)
-        directory = Path(self._directory.name) / name.replace(":", "-")
-        directory.mkdir(exist_ok=True)
-        make = make_server if self._is_served else make_offline
-        engine = make(name, self._peers, directory)
+        directory = self._make_directory(name.replace(":", "-"))
+        if self._is_served:
+            engine = make_server(name, self._peers, directory, self._client)
+        else:
+            engine = make_offline(name, self._peers, directory)
         self._engines[name] = engine
         engine.start()
         return engine
@@ -130,6 +133,12 @@ class Session:
         for engine in self._engines.values():
             engine.stop()
         self._engines.clear()
+        self._client.stop()
+
+    def _make_directory(self, name: str) -> Path:
+        directory = Path(self._directory.name) / name
+        directory.mkdir(exist_ok=True)
+        return directory
 
 
 def _requests(workload: Workload, seed: int) -> list[Request]:

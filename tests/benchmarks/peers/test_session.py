@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.peers import session
+from benchmarks.peers.client import Client
 from benchmarks.peers.comparisons import Comparison
 from benchmarks.peers.installation import Installation
 from benchmarks.peers.measurement import Run
@@ -47,7 +48,9 @@ class FakeEngine:
 def log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     log: list[str] = []
 
-    def make(name: str, peers: Installation, directory: Path) -> FakeEngine:
+    def make(
+        name: str, peers: Installation, directory: Path, client: Client | None = None
+    ) -> FakeEngine:
         return FakeEngine(log, name, 2 if name == "wrong" else None)
 
     monkeypatch.setattr(session, "make_offline", make)
