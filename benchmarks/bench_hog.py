@@ -34,7 +34,7 @@ def main(
     num_requests: int = 64,
     input_len: int = 128,
     output_len: int = 128,
-    repeats: int = 3,
+    rounds: int = 3,
     core: int = 0,
     output_json: Path | None = None,
 ) -> None:
@@ -47,7 +47,7 @@ def main(
         num_requests: requests, all there from the start.
         input_len: tokens of each prompt.
         output_len: tokens of each output.
-        repeats: rounds of A B B A.
+        rounds: of A B B A.
         core: the one that the other process stays on.
         output_json: file for the result.
     """
@@ -60,7 +60,7 @@ def main(
         engine = DrivenEngine(command, {}, Path(directory))
         try:
             engine.start()
-            speeds = measure(engine, workload, repeats, core)
+            speeds = measure(engine, workload, rounds, core)
         finally:
             engine.stop()
     result = {
@@ -76,12 +76,12 @@ def main(
 
 
 def measure(
-    engine: DrivenEngine, workload: OfflineWorkload, repeats: int, core: int
+    engine: DrivenEngine, workload: OfflineWorkload, rounds: int, core: int
 ) -> dict[str, list[float]]:
     """Return the output tokens per second of each pass, in order, after one to warm up."""
     engine.run(workload, workload.requests(-1), -1)
     speeds: dict[str, dict[int, float]] = {_ALONE: {}, _WITH_HOG: {}}
-    for name, number in turns(list(speeds), repeats):
+    for name, number in turns(list(speeds), rounds):
         requests = workload.requests(2 * number + (name == _WITH_HOG))
         with hog(core) if name == _WITH_HOG else contextlib.nullcontext():
             run = engine.run(workload, requests, number)

@@ -14,6 +14,8 @@ class Comparison:
 
     workload: Workload
     engines: tuple[str, ...]
+    rounds: int
+    """Of A B B A."""
 
     def pairs(self) -> list[tuple[str, str]]:
         """Return each format of ours with each engine of theirs."""
@@ -21,27 +23,33 @@ class Comparison:
         return [(a, b) for a in ours for b in self.engines if b not in ours]
 
 
-def _line(name: str, scale: float, engines: str) -> Comparison:
-    return Comparison(WORKLOADS[name].scaled(scale), tuple(engines.split()))
+def _line(name: str, scale: float, rounds: int, engines: str) -> Comparison:
+    return Comparison(WORKLOADS[name].scaled(scale), tuple(engines.split()), rounds)
 
 
 TABLE = (
-    _line("W1", 1.0, "octavo:bf16 octavo:int8 vllm:bf16 llama.cpp:bf16 llama.cpp:q8_0"),
-    _line("W3", 1.0, "octavo:bf16 vllm:bf16"),
-    _line("W4", 0.25, "octavo:bf16 octavo:int8 vllm:bf16 llama.cpp:bf16 llama.cpp:q8_0"),
-    _line("W5", 1.0, "octavo:bf16 vllm:bf16"),
-    _line("W6", 0.4, "octavo:bf16 vllm:bf16"),
+    _line(
+        "W1",
+        1.0,
+        2,
+        "octavo:bf16 octavo:int8 vllm:bf16 vllm:w8a8 llama.cpp:bf16 llama.cpp:q8_0",
+    ),
+    _line("W3", 1.0, 2, "octavo:bf16 vllm:bf16"),
+    _line("W4", 0.25, 2, "octavo:bf16 octavo:int8 vllm:bf16 llama.cpp:bf16 llama.cpp:q8_0"),
+    _line("W5", 1.0, 3, "octavo:bf16 vllm:bf16"),
+    _line("W6", 0.4, 3, "octavo:bf16 vllm:bf16"),
     _line(
         "W7",
         1.0,
+        3,
         "octavo:bf16 octavo:int8 octavo:int4 octavo:q4_1 octavo:q4_0 octavo:q8_0 "
         "vllm:bf16 llama.cpp:bf16 llama.cpp:q8_0 llama.cpp:q4_0 llama.cpp:q4_1",
     ),
-    _line("S1", 1.0, "octavo:bf16 octavo:int8 vllm:bf16"),
-    _line("S16", 0.67, "octavo:bf16 octavo:int8 vllm:bf16"),
-    _line("S64", 0.5, "octavo:bf16 octavo:int8 vllm:bf16"),
+    _line("S1", 1.0, 2, "octavo:bf16 octavo:int8 vllm:bf16"),
+    _line("S16", 0.67, 2, "octavo:bf16 octavo:int8 vllm:bf16"),
+    _line("S64", 0.5, 2, "octavo:bf16 octavo:int8 vllm:bf16"),
 )
-"""Those whose bars need them; others by --workloads and --engines."""
+"""Those whose bars need them; others by --workloads and --engines. Two rounds of what is long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +78,9 @@ _MANY_STREAMS = 8
 """From so many on, an engine is taken to decode as fast as it can."""
 _SERVED_SHARE = 0.6
 """Of an engine's pace that is left when it is served."""
-_CLIENT_START_S = 6.0
+_CLIENT_START_S = 10.0
+_CLIENT_TURN_S = 2.0
+"""For prompts and a tokenizer, before the first request."""
 _LLAMA_CPP_LOAD_S = 2.0
 
 
@@ -91,7 +101,7 @@ def turn_s(workload: Workload, engine: str) -> float:
         decode_rate = pace.decode_tokens_per_s
     seconds = prompt_tokens / pace.prefill_tokens_per_s + output_tokens / decode_rate
     if isinstance(workload, ServedWorkload):
-        return seconds / _SERVED_SHARE + _CLIENT_START_S
+        return seconds / _SERVED_SHARE + _CLIENT_TURN_S
     return seconds + (_LLAMA_CPP_LOAD_S if engine.startswith("llama.cpp") else 0.0)
 
 
@@ -100,4 +110,5 @@ def start_s(comparisons: list[Comparison]) -> float:
     offline = {e for c in comparisons if isinstance(c.workload, OfflineWorkload) for e in c.engines}
     served = {e for c in comparisons if isinstance(c.workload, ServedWorkload) for e in c.engines}
     seconds = sum(pace_of(engine).start_s for engine in offline)
-    return seconds + sum(pace_of(e).server_start_s + _CLIENT_START_S for e in served)
+    seconds += sum(pace_of(engine).server_start_s for engine in served)
+    return seconds + (_CLIENT_START_S if served else 0.0)

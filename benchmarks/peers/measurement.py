@@ -30,14 +30,14 @@ class Run:
         return counted / self.duration_s
 
 
-def turns(engines: Sequence[str], repeats: int) -> list[tuple[str, int]]:
-    """Return (engine, pass): A B B A, or A B C C B A, `repeats` times.
+def turns(engines: Sequence[str], rounds: int) -> list[tuple[str, int]]:
+    """Return (engine, pass): A B B A, or A B C C B A, `rounds` times.
 
     In each pass every engine gets the same prompts. Forth and back, all engines have the same
     middle in time, so that a machine that slows down steadily slows them alike.
     """
     order = []
-    for i in range(repeats):
+    for i in range(rounds):
         order += [(engine, 2 * i) for engine in engines]
         order += [(engine, 2 * i + 1) for engine in reversed(engines)]
     return order

@@ -34,6 +34,7 @@ def rows_of(
             "unit": "total tok/s" if workload.counts_input else "output tok/s",
             "ours": ours,
             "theirs": theirs,
+            "rounds": comparison.rounds,
             "ratio": round(ratio(speeds[ours], speeds[theirs]), 3),
             "tokens_per_s": speeds,
             "median_tokens_per_s": {
@@ -66,7 +67,7 @@ def read(path: Path) -> Rows:
 
 
 def describe_machine(limits: Any) -> dict[str, Any]:
-    """Return processor, cores, load, commit and the limits measured just now."""
+    """Return processor, cores, commit and the limits measured just now."""
     cpuinfo = Path("/proc/cpuinfo").read_text()
     models = [line.partition(":")[2] for line in cpuinfo.splitlines() if "model name" in line]
     commit = subprocess.run(
@@ -75,7 +76,6 @@ def describe_machine(limits: Any) -> dict[str, Any]:
     return {
         "processor": models[0].strip() if models else "unknown",
         "cores": os.cpu_count(),
-        "load_average": round(os.getloadavg()[0], 2),
         "commit": commit.stdout.strip(),
         "limits": {k: float(f"{v:.4g}") for k, v in dataclasses.asdict(limits).items()},
     }

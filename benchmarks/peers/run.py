@@ -10,11 +10,13 @@ the peers. Without --workloads it is the table of the bars.
 import os
 import signal
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import cyclopts
+import psutil
 from cyclopts import Parameter
 
 from benchmarks.machine_limits import measure_limits
@@ -29,7 +31,10 @@ from .roofline import Roofline
 from .session import Session
 from .workloads import WORKLOADS, OfflineWorkload
 
-_MOST_LOAD = 0.5
+_MOST_BUSY_CORES = 0.2
+_LOOK_S = 2.0
+_BEYOND_THE_TABLE = ("octavo:bf16", "vllm:bf16"), 3
+"""Engines and rounds of a workload that the table lacks."""
 
 Names = Annotated[list[str] | None, Parameter(consume_multiple=True)]
 
@@ -39,7 +44,7 @@ def main(
     workloads: Names = None,
     engines: Names = None,
     scale: float = 1.0,
-    repeats: int = 3,
+    rounds: int | None = None,
     peers: Path = Path("~/.cache/octavo/peers"),
     plan: bool = False,
     force: bool = False,
@@ -52,22 +57,22 @@ def main(
         engines: `engine:format` of octavo, vllm, llama.cpp, transformers; unset: those of the
             table.
         scale: of the numbers of requests.
-        repeats: rounds of A B B A.
+        rounds: of A B B A; unset: those of the table.
         peers: where the peers are installed.
         plan: print how many minutes it takes, and do nothing.
         force: measure on a machine that is busy.
         output_json: file for the results, which keeps what is not measured now.
     """
-    comparisons = choose(workloads, engines, scale)
+    comparisons = choose(workloads, engines, scale, rounds)
     if plan:
-        print_plan(comparisons, repeats)
+        print_plan(comparisons)
         return 0
-    load = os.getloadavg()[0]
-    if load > _MOST_LOAD and not force:
-        print(f"load average {load:.2f} is above {_MOST_LOAD}: wait, or --force", file=sys.stderr)
+    busy_cores = round(psutil.cpu_percent(_LOOK_S) / 100 * (os.cpu_count() or 1), 2)
+    if busy_cores > _MOST_BUSY_CORES and not force:
+        print(f"others keep {busy_cores} cores busy: wait, or --force", file=sys.stderr)
         return 1
-    machine = describe_machine(limits := measure_limits())
-    print(limits, f", load average {load:.2f}", sep="")
+    machine = describe_machine(limits := measure_limits()) | {"busy_cores_before": busy_cores}
+    print(limits)
     config = ModelConfig.from_gguf(GGUFFile(resolve_model("demo")))
     roofline = Roofline(config, limits.bfloat16_flops, limits.read_bytes_per_s)
     with Session(Installation(peers.expanduser()), scale) as session:
@@ -79,18 +84,20 @@ def main(
                 limit = round(roofline.output_tokens_per_s(workload), 1)
                 conditions["bf16_roofline_output_tokens_per_s"] = limit
                 print(f"  at most {limit} output tok/s in bf16")
-            runs = session.run(comparison, repeats)
+            started_s = time.monotonic()
+            runs = session.run(comparison)
             conditions["logprob_difference"] = dict(session.differences)
             measured = replace(comparison, engines=tuple(runs))
             rows = rows_of(measured, runs, conditions)
             for name, row in rows.items():
                 print(f"  {name:<40}{row['ratio']:6.2f} ×")
             merge(output_json, rows)
+            print(f"  {(time.monotonic() - started_s) / 60:.1f} min")
     return 1 if session.failures else 0
 
 
 def choose(
-    workloads: list[str] | None, engines: list[str] | None, scale: float
+    workloads: list[str] | None, engines: list[str] | None, scale: float, rounds: int | None
 ) -> list[Comparison]:
     """Return the table, or what of it or beyond it is named; exits on a name there is not."""
     unknown = set(workloads or ()) - set(WORKLOADS)
@@ -99,17 +106,22 @@ def choose(
     known = {each.workload.name: each for each in TABLE}
     chosen = []
     for name in workloads or known:
-        comparison = known.get(name) or Comparison(WORKLOADS[name], ("octavo:bf16", "vllm:bf16"))
-        scaled = comparison.workload.scaled(scale)
-        chosen.append(Comparison(scaled, tuple(engines or comparison.engines)))
+        comparison = known.get(name) or Comparison(WORKLOADS[name], *_BEYOND_THE_TABLE)
+        chosen.append(
+            Comparison(
+                comparison.workload.scaled(scale),
+                tuple(engines or comparison.engines),
+                rounds or comparison.rounds,
+            )
+        )
     return chosen
 
 
-def print_plan(comparisons: list[Comparison], repeats: int) -> None:
+def print_plan(comparisons: list[Comparison]) -> None:
     total_s = start_s(comparisons)
     print(f"{total_s / 60:5.1f} min  starting and warming engines")
     for each in comparisons:
-        seconds = 2 * repeats * sum(turn_s(each.workload, name) for name in each.engines)
+        seconds = 2 * each.rounds * sum(turn_s(each.workload, name) for name in each.engines)
         total_s += seconds
         names = " ".join(each.engines)
         print(f"{seconds / 60:5.1f} min  {each.workload.name:<4} {each.workload.title}: {names}")

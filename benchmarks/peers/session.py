@@ -17,7 +17,7 @@ from .workloads import OfflineWorkload, Request, ServedWorkload, Workload
 
 _REFERENCE = "transformers:float32"
 _WARM_UP_SEED = -1
-_WARM_UP = OfflineWorkload(name="warm-up", num_requests=64, input_len=128, output_len=16)
+_WARM_UP = OfflineWorkload(name="warm-up", num_requests=64, input_len=128, output_len=64)
 _SERVED_WARM_UP = ServedWorkload(
     name="warm-up", concurrency=16, num_requests=16, input_len=128, output_len=16
 )
@@ -54,12 +54,12 @@ class Session:
         self._stop_all()
         self._directory.cleanup()
 
-    def run(self, comparison: Comparison, repeats: int) -> dict[str, list[Run]]:
+    def run(self, comparison: Comparison) -> dict[str, list[Run]]:
         """Return the runs of each engine that did all of its turns right, pass by pass."""
         self._switch(not isinstance(comparison.workload, OfflineWorkload))
         names = [name for name in comparison.engines if self._is_ready(name)]
         runs: dict[str, list[tuple[int, Run]]] = {name: [] for name in names}
-        for name, number in turns(names, repeats):
+        for name, number in turns(names, comparison.rounds):
             if name not in runs:
                 continue
             try:

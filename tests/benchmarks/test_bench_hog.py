@@ -27,7 +27,7 @@ class FakeEngine:
 
 def test_turns_go_alone_with_with_alone() -> None:
     engine = FakeEngine()
-    speeds = measure(cast(DrivenEngine, engine), WORKLOAD, repeats=2, core=0)
+    speeds = measure(cast(DrivenEngine, engine), WORKLOAD, rounds=2, core=0)
     assert speeds == {"alone": [10.0] * 4, "with hog": [5.0] * 4}
     assert len(set(engine.prompts)) == len(engine.prompts) == 2 * (1 + 8)
     assert not psutil.Process().children()

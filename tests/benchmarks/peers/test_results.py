@@ -29,29 +29,29 @@ def runs(*durations_s: float, **latencies_ms: float) -> list[Run]:
 
 
 def measured() -> Rows:
-    comparison = Comparison(WORKLOAD, ("octavo:bf16", "octavo:int8", "vllm:bf16"))
+    comparison = Comparison(WORKLOAD, ("octavo:bf16", "octavo:int8", "vllm:bf16"), 1)
     speeds = {
         "octavo:bf16": runs(1.0, 1.0),
         "octavo:int8": runs(0.5, 0.5),
         "vllm:bf16": runs(2, 4),
     }
-    return rows_of(comparison, speeds, {"load_average": 0.1})
+    return rows_of(comparison, speeds, {"cores": 2})
 
 
 def test_each_format_of_ours_has_a_row_with_each_peer() -> None:
     rows = measured()
     assert list(rows) == ["W1 octavo:bf16 vllm:bf16", "W1 octavo:int8 vllm:bf16"]
     row = rows["W1 octavo:bf16 vllm:bf16"]
-    assert row["ratio"] == 3.0
+    assert (row["ratio"], row["rounds"]) == (3.0, 1)
     assert row["tokens_per_s"] == {"octavo:bf16": [200, 200], "vllm:bf16": [100, 50]}
-    assert row["conditions"] == {"load_average": 0.1}
+    assert row["conditions"] == {"cores": 2}
 
 
 def test_a_later_measurement_replaces_its_own_rows_only(tmp_path: Path) -> None:
     path = tmp_path / "peers.json"
     merge(path, measured())
     again = rows_of(
-        Comparison(WORKLOAD, ("octavo:bf16", "vllm:bf16")),
+        Comparison(WORKLOAD, ("octavo:bf16", "vllm:bf16"), 1),
         {"octavo:bf16": runs(1.0), "vllm:bf16": runs(1.0)},
         {},
     )
@@ -72,7 +72,7 @@ def test_bars_are_as_long_as_their_figures() -> None:
 
 def test_the_table_shows_latency_where_it_was_served() -> None:
     rows = measured() | rows_of(
-        Comparison(SERVED, ("octavo:bf16", "vllm:bf16")),
+        Comparison(SERVED, ("octavo:bf16", "vllm:bf16"), 1),
         {
             "octavo:bf16": runs(1.0, mean_ttft_ms=500.0),
             "vllm:bf16": runs(2.0, mean_ttft_ms=1250.0),

@@ -60,8 +60,8 @@ def log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_engines_are_warmed_then_take_turns_and_are_started_once(log: list[str]) -> None:
     with session.Session(Installation(Path()), 1.0) as it:
-        runs = it.run(Comparison(WORKLOAD, ("a", "b")), 1)
-        it.run(Comparison(WORKLOAD, ("b",)), 1)
+        runs = it.run(Comparison(WORKLOAD, ("a", "b"), 1))
+        it.run(Comparison(WORKLOAD, ("b",), 1))
     assert log == [
         *["start a", "a -1", "start b", "b -1", "a 0", "b 0", "b 1", "a 1"],
         *["b 0", "b 1", "stop a", "stop b"],
@@ -71,7 +71,7 @@ def test_engines_are_warmed_then_take_turns_and_are_started_once(log: list[str])
 
 def test_what_is_absent_or_wrong_is_left_out_and_told(log: list[str]) -> None:
     with session.Session(Installation(Path()), 1.0) as it:
-        runs = it.run(Comparison(WORKLOAD, ("a", "absent", "wrong")), 2)
+        runs = it.run(Comparison(WORKLOAD, ("a", "absent", "wrong"), 2))
     assert list(runs) == ["a"]
     assert len(runs["a"]) == 4
     assert it.failures["absent"] == "not installed"
@@ -80,6 +80,6 @@ def test_what_is_absent_or_wrong_is_left_out_and_told(log: list[str]) -> None:
 
 def test_offline_engines_are_ended_before_servers_start(log: list[str]) -> None:
     with session.Session(Installation(Path()), 1.0) as it:
-        it.run(Comparison(WORKLOAD, ("a",)), 1)
-        it.run(Comparison(SERVED, ("a",)), 1)
+        it.run(Comparison(WORKLOAD, ("a",), 1))
+        it.run(Comparison(SERVED, ("a",), 1))
     assert log.index("stop a") < len(log) - 1 - log[::-1].index("start a")
