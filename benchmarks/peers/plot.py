@@ -15,10 +15,15 @@ import cyclopts
 
 from .comparisons import OURS
 from .results import DEFAULT_PATH, Rows, read
+from .workloads import WORKLOADS
 
 _WIDTH, _LABEL_WIDTH, _VALUE_WIDTH = 720, 150, 110
 _BAR_HEIGHT, _BAR_STEP, _TITLE_STEP = 14, 18, 30
 _OURS_COLOUR, _THEIRS_COLOUR = "#0b6e99", "#b8bec4"
+_ORDER = list(WORKLOADS)
+_PEERS_ORDER = ("vllm", "llama.cpp", "transformers")
+_SAME_BITS = {"w8a8": "int8", "q8_0": "int8"}
+"""Their format → ours, where the names differ."""
 _STYLE = "text{font:12px system-ui,sans-serif;fill:#24292f}.title{font-weight:600}"
 
 
@@ -62,7 +67,7 @@ def charts(rows: Rows) -> list[Chart]:
                 )
             ),
         )
-        for name, of_workload in sorted(speeds.items())
+        for name, of_workload in sorted(speeds.items(), key=lambda item: _ORDER.index(item[0]))
     ]
 
 
@@ -98,24 +103,45 @@ def _bars(chart: Chart, y: int) -> Iterator[str]:
 
 
 def table(rows: Rows) -> str:
-    """Return Markdown: a line for each row of the file, with latencies where it was served."""
-    lines = ["| workload | Octavo | peer | ratio |", "|---|---|---|---|"]
-    for row in rows.values():
-        ours, theirs = row["ours"], row["theirs"]
-        cells = (
-            f"{row['workload']}: {row['title']}",
-            f"{ours.partition(':')[2]}: {_cell(row, ours)}",
-            f"{theirs.replace(':', ' ')}: {_cell(row, theirs)}",
-            f"**{row['ratio']:.2f} ×**",
-        )
+    """Return Markdown: a line for each workload, a column for Octavo and each peer's format.
+
+    A peer's cell has Octavo's ratio to it in the same bits, where both have been measured.
+    """
+    workloads = {row["workload"]: row for row in rows.values()}
+    theirs = list(dict.fromkeys(row["theirs"] for row in rows.values()))
+    theirs.sort(key=lambda engine: (_PEERS_ORDER.index(engine.partition(":")[0]), engine))
+    lines = [
+        f"| | Octavo | {' | '.join(engine.replace(':', ' ') for engine in theirs)} |",
+        "|" + "---|" * (2 + len(theirs)),
+    ]
+    for name, any_row in sorted(workloads.items(), key=lambda item: _ORDER.index(item[0])):
+        of_workload = [row for row in rows.values() if row["workload"] == name]
+        cells = [f"{any_row['title']}, {any_row['unit']}", _our_cell(of_workload)]
+        cells += [_their_cell(of_workload, engine) for engine in theirs]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _cell(row: dict[str, Any], engine: str) -> str:
-    text = f"{_figure(row['median_tokens_per_s'][engine])} {row['unit']}"
+def _our_cell(rows: list[dict[str, Any]]) -> str:
+    speeds = {row["ours"]: _speed(row, row["ours"]) for row in rows}
+    return ", ".join(f"{engine.partition(':')[2]} {text}" for engine, text in speeds.items())
+
+
+def _their_cell(rows: list[dict[str, Any]], engine: str) -> str:
+    rows = [row for row in rows if row["theirs"] == engine]
+    if not rows:
+        return ""
+    kind = engine.partition(":")[2]
+    same_bits = f"{OURS}:{_SAME_BITS.get(kind, kind)}"
+    ratios = [f": **{row['ratio']:.2f} ×**" for row in rows if row["ours"] == same_bits]
+    return _speed(rows[0], engine) + "".join(ratios)
+
+
+def _speed(row: dict[str, Any], engine: str) -> str:
+    """Return tokens a second, and where it was served the mean time to the first."""
+    figure = _figure(row["median_tokens_per_s"][engine])
     ttft_ms = row["latencies_ms"].get(engine, {}).get("mean_ttft_ms")
-    return text if ttft_ms is None else f"{text}, TTFT {ttft_ms / 1000:.2f} s"
+    return figure if ttft_ms is None else f"{figure} ({ttft_ms / 1000:.2f} s)"
 
 
 def _figure(speed: float) -> str:

@@ -70,15 +70,19 @@ def test_bars_are_as_long_as_their_figures() -> None:
     assert [bar / bars[0] for bar in bars] == pytest.approx([1, 0.5, 75 / 400], abs=1e-3)
 
 
-def test_the_table_shows_latency_where_it_was_served() -> None:
-    rows = measured() | rows_of(
-        Comparison(SERVED, ("octavo:bf16", "vllm:bf16"), 1),
-        {
-            "octavo:bf16": runs(1.0, mean_ttft_ms=500.0),
-            "vllm:bf16": runs(2.0, mean_ttft_ms=1250.0),
-        },
-        {},
-    )
-    lines = table(rows).splitlines()
-    assert lines[2].startswith("| W1: 2 × 4/100 | bf16: 200 output tok/s | vllm bf16: 75.0 output")
-    assert "TTFT 0.50 s" in lines[-1] and "TTFT 1.25 s" in lines[-1] and "2.00 ×" in lines[-1]
+def test_the_table_has_a_line_for_each_workload_and_ratios_of_the_same_bits() -> None:
+    comparison = Comparison(SERVED, ("octavo:bf16", "vllm:bf16"), 1)
+    served = {
+        "octavo:bf16": runs(1.0, mean_ttft_ms=500.0),
+        "vllm:bf16": runs(2.0, mean_ttft_ms=1250.0),
+    }
+    quantized = Comparison(WORKLOAD, ("octavo:int8", "llama.cpp:q8_0"), 1)
+    speeds = {"octavo:int8": runs(0.5), "llama.cpp:q8_0": runs(1.0)}
+    rows = measured() | rows_of(quantized, speeds, {}) | rows_of(comparison, served, {})
+    assert table(rows).splitlines() == [
+        "| | Octavo | vllm bf16 | llama.cpp q8_0 |",
+        "|---|---|---|---|",
+        "| 2 × 4/100, output tok/s | bf16 200, int8 400 | 75.0: **3.00 ×** | 200: **2.00 ×** |",
+        "| served, 16 at once, 8/10, output tok/s | bf16 200 (0.50 s) "
+        "| 100 (1.25 s): **2.00 ×** |  |",
+    ]
