@@ -61,6 +61,7 @@ EXPECTED = {
     "octavo serve --help": [r"--max-num-seqs", r"--kv-cache-memory-bytes"],
     "python -m benchmarks.bench_offline": [r"octavo +[\d.]+ output tok/s", r"ratio +[\d.]+"],
     "python -m benchmarks.bench_paged_attention --threads 1": [r"bfloat16 +64 +256 +1 +9/3x64"],
+    "python -m benchmarks.bench_paged_attention --threads 2": [r"bfloat16 +64 +256 +1 +9/3x64"],
     "python -m benchmarks.bench_serving_path --mock-only": [r"router +[\d.]+ us of CPU a token"],
     "python -m benchmarks.bench_scheduler_step": [r"\n +8 "],
     "python -m benchmarks.plot_scheduler_step": [r"\n\| 4,096 \|"],
