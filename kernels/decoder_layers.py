@@ -22,6 +22,7 @@ from .linear import PackedWeight, add_linear, linear
 from .paged_attention import check_heads, paged_attention
 from .rms_norm import rms_norm
 from .rope_and_store_kv import rope_and_store_kv
+from .workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +153,7 @@ class _Native:
             *(each.tensor.data_ptr() for each in decoder.kv_cache)
         )
         self._dtype = pages.dtype
+        self._workspaces = (Workspace(), Workspace(), Workspace())
 
     @staticmethod
     def of(decoder: DecoderLayers) -> "_Native | None":
@@ -173,9 +175,11 @@ class _Native:
         assert tokens.block_tables.dtype == tokens.seq_lens.dtype == torch.int32
         assert tokens.query_start_loc.dtype == torch.int32 and tokens.block_tables.stride(1) == 1
         assert len(tokens.block_tables) == len(tokens.seq_lens) == len(tokens.query_start_loc) - 1
-        hidden = torch.empty_like(residual)
-        attended = torch.empty(num_tokens * self._attended, dtype=self._dtype)
-        wide = torch.empty(num_tokens * self._width, dtype=self._dtype)
+        sizes = (self._hidden_size, self._attended, self._width)
+        hidden, attended, wide = (
+            workspace.take((num_tokens, size), self._dtype)
+            for workspace, size in zip(self._workspaces, sizes, strict=True)
+        )
         step = _Step(
             tokens.positions.data_ptr(),
             tokens.slot_mapping.data_ptr(),

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from .cpu import library
 from .silu_and_mul import silu_and_mul
+from .workspace import Workspace
 
 
 class Layout(IntEnum):
@@ -106,7 +107,7 @@ def paired(rows: Tensor) -> Tensor:
     return halves.view(2, -1, half, halves.shape[2]).transpose(0, 1).reshape(-1, *rows.shape[1:])
 
 
-def linear(x: Tensor, packed: PackedWeight) -> Tensor:
+def linear(x: Tensor, packed: PackedWeight, workspace: Workspace | None = None) -> Tensor:
     """Multiply the rows of `x` by a packed weight.
 
     The products are summed in float32. With our own kernels, a row of the result has the same bits
@@ -114,11 +115,12 @@ def linear(x: Tensor, packed: PackedWeight) -> Tensor:
 
     Args:
         x: [num_rows, in_features], contiguous, of packed.in_dtype.
+        workspace: where our own kernels put the result; without one it has memory of its own.
     Returns:
         [num_rows, out_features], contiguous, in packed.out_dtype.
     """
     if packed.layout.is_native:
-        out = torch.empty(len(x), packed.out_features, dtype=packed.out_dtype)
+        out = (workspace or Workspace()).take((len(x), packed.out_features), packed.out_dtype)
         _run(_library().linear, x, packed, out)
         return out
     out = _torch_product(x, packed)

@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from octavo.kernels.copy_blocks import copy_blocks
+from octavo.kernels.workspace import Workspace
 from octavo.v1.step_pb2 import RowError, StepPlan, StepResult, WorkerReady
 
+from .first_touch import FirstTouch
 from .input_batch import gather
 from .kv_cache import KvCache
 from .logprobs import PromptRun, prompt_logprobs, prompt_runs, sampled_logprobs
@@ -38,6 +40,9 @@ class ModelRunner:
         self._kv_cache = kv_cache
         self._rows = rows
         self._description = description
+        self._logits = Workspace()
+        self._first_touch = FirstTouch(kv_cache.tensor)
+        self._first_touch.reach(-1)
 
     def describe(self) -> WorkerReady:
         """Return what this worker is; identity and epoch are for the caller to add."""
@@ -50,6 +55,7 @@ class ModelRunner:
         """Run one step. Raises BadPlan, with nothing changed, if the plan breaks the contract."""
         started = time.monotonic_ns()
         columns = self._rows.apply(plan)
+        self._first_touch.reach(_last_new_block(plan))
         result = StepResult(epoch=plan.epoch, step_id=plan.step_id)
         staged = time.monotonic_ns()
         self._copy_blocks(plan)
@@ -57,7 +63,7 @@ class ModelRunner:
         runs = prompt_runs(self._rows, columns)
         hidden = self._forward(columns, runs)
         num_sampled = int(columns.needs_sample.sum())
-        logits = self._decoder.logits(hidden[:num_sampled])
+        logits = self._decoder.logits(hidden[:num_sampled], self._logits)
         failed = self._add_prompt_logprobs(runs, hidden[num_sampled:], result)
         computed = time.monotonic_ns()
         self._rows.advance(columns)
@@ -156,6 +162,12 @@ class ModelRunner:
                 token = _ANY_TOKEN
             self._rows.append_token(row, token)
         return tokens
+
+
+def _last_new_block(plan: StepPlan) -> int:
+    """Return the highest number of the blocks that rows are given; -1 without any."""
+    tables = [row.block_tables[0].block_ids for row in plan.added_rows]
+    return max((max(ids, default=-1) for ids in (plan.groups[0].block_ids, *tables)), default=-1)
 
 
 def _why_no_token(logits: Tensor) -> str:

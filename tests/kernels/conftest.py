@@ -11,6 +11,7 @@ from torch import Tensor
 
 from octavo.kernels import threads
 from octavo.kernels.cpu import library
+from octavo.kernels.workspace import Workspace
 
 
 @pytest.fixture
@@ -30,8 +31,8 @@ def no_library(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def poisoned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """New tensors hold NaN, or -7, until somebody writes them."""
-    empty, empty_like = torch.empty, torch.empty_like
+    """New tensors, and old memory used again, hold NaN, or -7, until somebody writes them."""
+    empty, empty_like, take = torch.empty, torch.empty_like, Workspace.take
 
     def poisoned(tensor: Tensor) -> Tensor:
         return tensor.fill_(math.nan if tensor.is_floating_point() else -7)
@@ -42,8 +43,12 @@ def poisoned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     def poisoned_empty_like(*args: Any, **options: Any) -> Tensor:
         return poisoned(empty_like(*args, **options))
 
+    def poisoned_take(*args: Any) -> Tensor:
+        return poisoned(take(*args))
+
     monkeypatch.setattr(torch, "empty", poisoned_empty)
     monkeypatch.setattr(torch, "empty_like", poisoned_empty_like)
+    monkeypatch.setattr(Workspace, "take", poisoned_take)
 
 
 @pytest.fixture(autouse=True)

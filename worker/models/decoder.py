@@ -15,6 +15,7 @@ from octavo.kernels.decoder_layers import DecoderLayers, LayerWeights, PagedToke
 from octavo.kernels.kv_pages import KvPages
 from octavo.kernels.linear import PackedWeight, linear
 from octavo.kernels.rms_norm import rms_norm
+from octavo.kernels.workspace import Workspace
 
 from .config import ModelConfig
 from .rope import cos_sin_table
@@ -88,6 +89,6 @@ class Decoder:
         # Only tokens after which one is sampled need logits: one of a thousand in a long prompt.
         return rms_norm(residual[step.logits_indices], weights.norm, self.config.rms_norm_eps)
 
-    def logits(self, hidden: Tensor) -> Tensor:
+    def logits(self, hidden: Tensor, workspace: Workspace | None = None) -> Tensor:
         """Apply the head to rows of `hidden_states`; float32 [len(hidden), vocab_size]."""
-        return linear(hidden, self._weights.lm_head)
+        return linear(hidden, self._weights.lm_head, workspace)

@@ -1,0 +1,18 @@
+"""Memory that is used again step after step, so that the system need not find and clear it anew."""
+
+import torch
+from torch import Tensor
+
+
+class Workspace:
+    """One buffer, as large as the largest tensor that was asked for."""
+
+    def __init__(self) -> None:
+        self._memory = torch.empty(0, dtype=torch.int8)
+
+    def take(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """Return a contiguous tensor of any content, whose memory the next call gives away."""
+        num_bytes = torch.Size(shape).numel() * dtype.itemsize
+        if num_bytes > len(self._memory):
+            self._memory = torch.empty(num_bytes, dtype=torch.int8)
+        return self._memory[:num_bytes].view(dtype).view(shape)
