@@ -19,6 +19,7 @@ from .bench_report import check_writable, report, spread_ms
 from .bench_workload import USUAL_VOCAB_SIZE, make_workload
 from .errors import RequestError
 from .flag_types import Count
+from .kernels.profile import seconds_by_part
 from .model_files import resolve_model
 from .progress_bar import progress_bar
 from .startup import StartupError
@@ -83,9 +84,10 @@ def throughput(
         with contextlib.closing(_load(settings, path, settings.max_num_seqs)) as llm:
             # The first step of a process builds kernels and wakes threads.
             _generate(llm, [BenchPrompt([0], 1)])
-            started_s = time.perf_counter()
+            before, started_s = seconds_by_part(), time.perf_counter()
             num_input_tokens, num_output_tokens = _generate(llm, workload, shows_progress=True)
             duration_s = time.perf_counter() - started_s
+            parts = {part: s - before[part] for part, s in seconds_by_part().items()}
         results = {
             "completed": len(workload),
             "duration_s": round(duration_s, 3),
@@ -96,12 +98,26 @@ def throughput(
             "total_tokens_per_second": round(
                 (num_input_tokens + num_output_tokens) / duration_s, 2
             ),
+            **_shares(parts, duration_s),
         }
         report(f"{settings.model}, offline", results, settings.output_json)
     except (RequestError, StartupError) as error:
         print(f"octavo: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _shares(parts: dict[str, float], duration_s: float) -> dict[str, dict[str, float]]:
+    """Return the seconds of each part of the work and its per cent of all.
+
+    What the kernels did not count is Python's: plans, rows, tokens. `waiting` is within the parts.
+    """
+    waiting_s = parts.pop("waiting")
+    seconds = {**parts, "python": duration_s - sum(parts.values()), "waiting": waiting_s}
+    return {
+        f"time_{part}": {"seconds": round(s, 3), "percent": round(100 * s / duration_s, 1)}
+        for part, s in seconds.items()
+    }
 
 
 def latency(

@@ -41,6 +41,7 @@ _SIGNATURES: dict[str, list[type]] = {
     "sample": [*[c_void_p] * 8, *[c_int64] * 2],
     "copy_blocks": [*[c_void_p] * 3, *[c_int64] * 4],
     "set_num_threads": [c_int64],
+    "read_profile": [c_void_p],
 }
 
 

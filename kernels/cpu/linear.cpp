@@ -4,6 +4,7 @@
 // features at one k come one after the other, so the inner loop reads the weight as a stream.
 
 #include "panels.h"
+#include "profile.h"
 #include "quantized_linear.h"
 
 namespace {
@@ -73,6 +74,7 @@ void multiply(const void* x, int64_t num_rows, const Result<T>& result) {
 }
 
 void product(const PackedWeight& weight, const void* x, void* out, int64_t num_rows, bool adds) {
+    const profile::Timer timer(profile::is_in_layers ? profile::Part::LINEAR : profile::Part::HEAD);
     if (weight.layout != Layout::PANELS) return quantized_product(weight, x, out, num_rows, adds);
     with_dtype(weight.out_dtype, [&](auto element) {
         const Result<decltype(element)> result = {weight, static_cast<decltype(element)*>(out), adds};

@@ -14,6 +14,7 @@
 #include "online_softmax.h"
 #include "ops.h"
 #include "parallel.h"
+#include "profile.h"
 
 namespace {
 
@@ -172,6 +173,7 @@ extern "C" void paged_attention(const void* q, const void* pages,
                                 int64_t num_heads, int64_t num_kv_heads, int64_t head_dim,
                                 int64_t block_size, int64_t q_stride, int64_t table_stride,
                                 float scale, int32_t dtype) {
+    const profile::Timer timer(profile::Part::ATTENTION);
     with_unit(dtype, [&](auto unit) {
         using U = decltype(unit);
         using Unit = typename U::Unit;

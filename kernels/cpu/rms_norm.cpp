@@ -4,6 +4,7 @@
 
 #include "ops.h"
 #include "parallel.h"
+#include "profile.h"
 #include "vec.h"
 
 namespace {
@@ -25,6 +26,7 @@ void normalize_row(const T* x, const T* weight, T* out, int64_t dim, float eps) 
 
 extern "C" void rms_norm(const void* x, const void* weight, void* out, int64_t num_rows,
                          int64_t dim, float eps, int32_t dtype) {
+    const profile::Timer timer(profile::Part::NORM);
     with_dtype(dtype, [&](auto element) {
         using T = decltype(element);
         parallel_rows(num_rows, dim, [&](int64_t row) {

@@ -3,6 +3,7 @@
 #include "kv_layout.h"
 #include "ops.h"
 #include "parallel.h"
+#include "profile.h"
 
 namespace {
 
@@ -87,6 +88,7 @@ extern "C" void rope_and_store_kv(void* q, const void* k, const void* v, const f
                                   int64_t num_heads, int64_t num_kv_heads, int64_t head_dim,
                                   int64_t block_size, int64_t q_stride, int64_t k_stride,
                                   int64_t v_stride, int32_t dtype) {
+    const profile::Timer timer(profile::Part::ROPE_AND_KV_WRITE);
     const int64_t row_size = (num_heads + 2 * num_kv_heads) * head_dim;
     const Slots slots = {slot_mapping, num_tokens, block_size};
     with_unit(dtype, [&](auto unit) {

@@ -11,6 +11,7 @@
 
 #include "parallel.h"
 #include "philox.h"
+#include "profile.h"
 #include "vec.h"
 
 namespace {
@@ -198,6 +199,7 @@ int64_t draw(const Row& row, uint64_t seed, uint64_t position) {
 extern "C" void sample(const float* logits, const float* temperature, const int32_t* top_k,
                        const float* top_p, const float* log_min_p, const uint64_t* seeds,
                        const uint64_t* positions, int64_t* tokens, int64_t num_rows, int64_t vocab_size) {
+    const profile::Timer timer(profile::Part::SAMPLING);
     parallel_tasks(num_rows, num_rows * vocab_size * 8, [&](int64_t i) {
         const float* row_logits = logits + i * vocab_size;
         const float largest = largest_or_nan(row_logits, vocab_size);

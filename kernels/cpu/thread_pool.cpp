@@ -1,5 +1,7 @@
 #include "thread_pool.h"
 
+#include "profile.h"
+
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -94,6 +96,13 @@ class Pool {
         }
         take_pieces();
         auto is_done = [&] { return num_done_.load() == num_pieces; };
+        if (!is_done()) wait_until(is_done);
+    }
+
+  private:
+    template <typename Condition>
+    void wait_until(Condition is_done) {
+        const profile::Timer timer(profile::Part::WAITING);
         if (spin(CALLER_SPIN, is_done)) return;
         std::unique_lock lock(mutex_);
         caller_sleeps_.store(true);
@@ -101,7 +110,6 @@ class Pool {
         caller_sleeps_.store(false);
     }
 
-  private:
     void work(int64_t number, int64_t of_threads) {
         stay_on_cpu(number, of_threads);
         uint64_t seen = 0;

@@ -40,6 +40,12 @@ def test_throughput_counts_the_tokens_that_were_asked_for(
     ratio = results["total_tokens_per_second"] / results["output_tokens_per_second"]
     assert ratio == pytest.approx(27 / 12, rel=0.01)
     assert "output_tokens_per_second" in capsys.readouterr().out
+    parts = {name: each for name, each in results.items() if name.startswith("time_")}
+    # Waiting is within the others.
+    waiting = parts.pop("time_waiting")
+    assert waiting["seconds"] <= results["duration_s"]
+    assert sum(each["percent"] for each in parts.values()) == pytest.approx(100, abs=0.5)
+    assert all(each["seconds"] >= 0 for each in parts.values())
 
 
 def test_latency_measures_whole_batches(model: str, tmp_path: Path) -> None:
