@@ -98,16 +98,18 @@ class RouterStream:
         """Yield what is relayed: the text of all outputs, and their ends."""
         relayed, has_news = self._relayed, self._relayed.has_news
         self._call.add_done_callback(lambda _: has_news.set())
-        while relayed.num_finished < self._num_outputs:
-            await has_news.wait()
+        while True:
             has_news.clear()
             while (event := relayed.take()) is not None:
                 yield event
+            if relayed.num_finished == self._num_outputs:
+                return
             if relayed.error is not None:
                 raise relayed.error
             # A call that is over in good order has only outrun its text.
             if self._call.done() and await self._call.code() != grpc.StatusCode.OK:
                 return
+            await has_news.wait()
 
     async def _read(self) -> StreamEvent | None:
         event = await _translated(self._call.read())

@@ -75,6 +75,20 @@ async def test_what_is_not_read_yet_becomes_one(
         assert await contents(stream) == ["abc", "finished", "usage"]
 
 
+async def test_text_that_was_all_there_before_anybody_read_is_not_lost(
+    client: RouterClient, relaying: RelayingRouter
+) -> None:
+    async with client.generate([REQUEST], "label") as (stream,):
+        call_id = await relaying.call_ids.get()
+        assert call_id is not None
+        relaying.relay(call_id, "all", is_end=True)
+        while not stream._relayed.num_finished:
+            await asyncio.sleep(0)
+        relaying.own.put_nowait(usage())
+        relaying.own.put_nowait(None)
+        assert await contents(stream) == ["all", "finished", "usage"]
+
+
 async def test_a_call_whose_client_does_not_read_is_paused_and_resumed(
     client: RouterClient, relaying: RelayingRouter
 ) -> None:
