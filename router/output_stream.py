@@ -166,6 +166,9 @@ class OutputStream:
         `events` then has the usage alone, when all of them are taken.
         """
         self._is_relayed, self._on_text = True, on_text
+        # The first tokens may have been faster than whoever wants them.
+        if any(output.has_pending for output in self._outputs):
+            on_text()
 
     def end_relay(self) -> None:
         """Let `events` have what there is from now on."""

@@ -271,3 +271,16 @@ async def test_the_end_comes_after_tokens_that_arrive_while_others_are_written()
         "finished",
         "usage",
     ]
+
+
+def test_text_that_came_before_its_relay_is_told_to_it() -> None:
+    stream = output_stream(Control())
+    tokens = encode("hello")
+    stream.receive(0, 0, tokens)
+    stream.finish(finished())
+    notices: list[None] = []
+    stream.relay(lambda: notices.append(None))
+    assert notices
+    ((index, num_tokens, text, end),) = stream.take_text()
+    assert (index, num_tokens, text) == (0, len(tokens), "hello")
+    assert end is not None
