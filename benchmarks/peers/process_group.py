@@ -40,7 +40,7 @@ class ProcessGroup:
                 stdin=subprocess.PIPE if is_driven else subprocess.DEVNULL,
                 stdout=subprocess.PIPE if is_driven else log,
                 stderr=log,
-                env={**os.environ, **environment},
+                env={**_inherited(), **environment},
                 text=True,
             )
 
@@ -77,3 +77,8 @@ class ProcessGroup:
             return [root, *root.children(recursive=True)]
         except psutil.NoSuchProcess:
             return []
+
+
+def _inherited() -> dict[str, str]:
+    """Return our own environment, but for what makes OpenMP's threads sleep: peers lose by it."""
+    return {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
