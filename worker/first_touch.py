@@ -9,6 +9,7 @@ import ctypes
 import logging
 import mmap
 import os
+import sys
 import threading
 
 from torch import Tensor
@@ -41,6 +42,8 @@ class FirstTouch:
 
     def reach(self, block: int) -> None:
         """Tell that blocks up to this one come into use; returns at once."""
+        if sys.platform != "linux":
+            return
         wanted = min(block + 1 + self._num_ahead, self._num_blocks)
         if wanted <= self._num_wanted:
             return
@@ -49,11 +52,6 @@ class FirstTouch:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._touch, name="first-touch", daemon=True)
                 self._thread.start()
-
-    def wait(self) -> None:
-        """Wait until all is there that was wanted when this was called."""
-        if thread := self._thread:
-            thread.join()
 
     def _touch(self) -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)
