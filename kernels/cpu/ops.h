@@ -27,8 +27,6 @@ void add_linear(const PackedWeight* weight, const void* x, void* residual, int64
 void rms_norm(const void* x, const void* weight, void* out, int64_t num_rows, int64_t dim, float eps,
               int32_t dtype);
 
-void silu_and_mul(const void* gate_up, void* out, int64_t num_rows, int64_t dim, int32_t dtype);
-
 void rope_and_store_kv(void* q, const void* k, const void* v, const float* cos_sin,
                        const int64_t* positions, void* pages, const int64_t* slot_mapping,
                        int64_t num_tokens, int64_t num_heads,

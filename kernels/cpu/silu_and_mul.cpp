@@ -1,6 +1,5 @@
 // The gated activation of a SwiGLU layer.
 
-#include "ops.h"
 #include "parallel.h"
 #include "silu.h"
 
