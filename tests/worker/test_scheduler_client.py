@@ -102,6 +102,23 @@ async def test_plans_come_in_order_and_results_and_refusals_go_back(tmp_path: Pa
         assert refused == step_pb2.PlanRefused(epoch=1, step_id=2, reason="it is wrong")
 
 
+@asynccontextmanager
+async def blocking(
+    tmp_path: Path,
+) -> "AsyncIterator[tuple[zmq.Socket[bytes], bytes, SchedulerClient]]":
+    """A scheduler's socket that is read without the event loop, a worker's identity, the worker."""
+    endpoint = f"ipc://{tmp_path}/workers.sock"
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as scheduler:
+        scheduler.setsockopt(zmq.RCVTIMEO, int(TIMEOUT_S * 1000))
+        scheduler.bind(endpoint)
+        async with SchedulerClient(endpoint, READY, rank=0) as client:
+            identity, _ = scheduler.recv_multipart()
+            welcome = step_pb2.SchedulerFrame(welcome=step_pb2.WorkerWelcome(epoch=1))
+            scheduler.send_multipart([identity, welcome.SerializeToString()])
+            await client.welcomed()
+            yield scheduler, identity, client
+
+
 def receive_beat(scheduler: "zmq.Socket[bytes]") -> step_pb2.Heartbeat:
     """Wait for the next heartbeat without the event loop."""
     while True:
@@ -111,41 +128,25 @@ def receive_beat(scheduler: "zmq.Socket[bytes]") -> step_pb2.Heartbeat:
 
 
 async def test_heartbeats_go_on_while_a_step_blocks_the_event_loop(tmp_path: Path) -> None:
-    endpoint = f"ipc://{tmp_path}/workers.sock"
-    with zmq.Context() as context, context.socket(zmq.ROUTER) as scheduler:
-        scheduler.setsockopt(zmq.RCVTIMEO, int(TIMEOUT_S * 1000))
-        scheduler.bind(endpoint)
-        async with SchedulerClient(endpoint, READY, rank=0) as client:
-            identity, _ = scheduler.recv_multipart()
-            welcome = step_pb2.SchedulerFrame(welcome=step_pb2.WorkerWelcome(epoch=1))
-            scheduler.send_multipart([identity, welcome.SerializeToString()])
-            await client.welcomed()
-            client.set_phase(step_pb2.WORKER_PHASE_FORWARD, 3)
-            # Without the event loop, as a forward pass.
-            beats = [receive_beat(scheduler) for _ in range(2)]
+    async with blocking(tmp_path) as (scheduler, _, client):
+        client.set_phase(step_pb2.WORKER_PHASE_FORWARD, 3)
+        # Without the event loop, as a forward pass.
+        beats = [receive_beat(scheduler) for _ in range(2)]
     assert all(beat.phase == step_pb2.WORKER_PHASE_FORWARD for beat in beats)
     assert [(beat.epoch, beat.last_step_id) for beat in beats] == [(1, 3), (1, 3)]
     assert 0 < beats[0].phase_ns < beats[1].phase_ns
 
 
 async def test_plans_stay_in_order_though_some_come_during_a_step(tmp_path: Path) -> None:
-    endpoint = f"ipc://{tmp_path}/workers.sock"
-    with zmq.Context() as context, context.socket(zmq.ROUTER) as scheduler:
-        scheduler.setsockopt(zmq.RCVTIMEO, int(TIMEOUT_S * 1000))
-        scheduler.bind(endpoint)
-        async with SchedulerClient(endpoint, READY, rank=0) as client:
-            identity, _ = scheduler.recv_multipart()
-            welcome = step_pb2.SchedulerFrame(welcome=step_pb2.WorkerWelcome(epoch=1))
-            scheduler.send_multipart([identity, welcome.SerializeToString()])
-            await client.welcomed()
-            for step_id in range(1, 5):
-                frame = step_pb2.SchedulerFrame(plan=plan(step_id, epoch=1))
-                scheduler.send_multipart([identity, frame.SerializeToString()])
-                if step_id == 1:
-                    # Without the event loop, as in a step: it is the heartbeats that take this one.
-                    for _ in range(2):
-                        receive_beat(scheduler)
-            assert [(await client.next_plan()).step_id for _ in range(4)] == [1, 2, 3, 4]
+    async with blocking(tmp_path) as (scheduler, identity, client):
+        for step_id in range(1, 5):
+            frame = step_pb2.SchedulerFrame(plan=plan(step_id, epoch=1))
+            scheduler.send_multipart([identity, frame.SerializeToString()])
+            if step_id == 1:
+                # Without the event loop, as in a step: it is the heartbeats that take this one.
+                for _ in range(2):
+                    receive_beat(scheduler)
+        assert [(await client.next_plan()).step_id for _ in range(4)] == [1, 2, 3, 4]
 
 
 async def test_plans_of_another_epoch_change_nothing_but_a_counter(tmp_path: Path) -> None:
