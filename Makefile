@@ -49,6 +49,9 @@ unexport PYTHONDONTWRITEBYTECODE
 # run on, would wait for each other spinning, on the cores that they wait for.
 test-fast test: export OMP_WAIT_POLICY := passive
 
+# Without a GPU these run in Triton's interpreter, in a run of their own (tests/interpreted.py).
+INTERPRETED_FOLDERS := $(wildcard tests/kernels/gpu tests/worker/gpu)
+
 # What is in these is slow, all of it; to import what it wants takes seconds.
 SLOW_FOLDERS := tests/clients tests/end_to_end
 
@@ -56,6 +59,7 @@ SLOW_FOLDERS := tests/clients tests/end_to_end
 test-fast: install
 	$(BIN)/pytest -n $$((($$(getconf _NPROCESSORS_ONLN) * 3 + 1) / 2)) -m "not slow and not gpu" \
 		$(addprefix --ignore=,$(SLOW_FOLDERS))
+	$(BIN)/pytest -n $$(getconf _NPROCESSORS_ONLN) $(INTERPRETED_FOLDERS)
 
 # The slow ones start whole clusters: two at a time, and those of one file share theirs.
 test: test-fast

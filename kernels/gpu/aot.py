@@ -1,0 +1,100 @@
+"""Compiles kernels ahead of time, for any GPU, on any machine; says what they take of it."""
+
+import re
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+_WARP_SIZE = 32
+# What torch's allocator grants at least, so that loads of 16 bytes are allowed.
+_ALIGNMENT = 16
+_CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+
+
+@dataclass(frozen=True, slots=True)
+class Specialization:
+    """A kernel as one of its launches compiles it.
+
+    Attributes:
+        kernel: the function that `triton.jit` made.
+        signature: types of the arguments that are no constants: "*bf16", "*fp32", "*i32", "i32",
+            "fp32". Pointers are taken to be aligned to 16 bytes; a number that is always divisible
+            by 16, as Triton would notice at the launch, is "i32:16".
+        constexprs: values of the others.
+    """
+
+    kernel: Any
+    signature: Mapping[str, str]
+    constexprs: Mapping[str, object]
+    num_warps: int
+    num_stages: int
+
+    @property
+    def name(self) -> str:
+        return str(self.kernel.fn.__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What a compiled kernel takes of a GPU.
+
+    Attributes:
+        registers: of a thread.
+        shared_bytes: of a program.
+        spilled_bytes: of a thread: its frame in local memory, which has nothing but spills in it.
+        has_wgmma: whether products are Hopper's, of a whole warp group.
+    """
+
+    registers: int
+    shared_bytes: int
+    spilled_bytes: int
+    has_wgmma: bool
+
+
+def compile_for(specialization: Specialization, capability: int) -> Resources:
+    """Compile for a compute capability, such as 90; raises what Triton and ptxas raise."""
+    compiled = triton.compile(
+        _source(specialization),
+        target=GPUTarget("cuda", capability, _WARP_SIZE),
+        options={
+            "num_warps": specialization.num_warps,
+            "num_stages": specialization.num_stages,
+        },
+    )
+    registers, spilled_bytes = _usage(compiled.asm["cubin"])
+    has_wgmma = "wgmma.mma_async" in compiled.asm["ptx"]
+    return Resources(registers, compiled.metadata.shared, spilled_bytes, has_wgmma)
+
+
+def _source(specialization: Specialization) -> ASTSource:
+    names = specialization.kernel.arg_names
+    given = specialization.signature.keys() | specialization.constexprs.keys()
+    assert set(names) == given, f"{specialization.name}: {set(names) ^ given}"
+    signature, attributes = {}, {}
+    for position, name in enumerate(names):
+        kind, _, divisor = specialization.signature.get(name, "constexpr").partition(":")
+        signature[name] = kind
+        if kind.startswith("*") or divisor:
+            attributes[(position,)] = [["tt.divisibility", _ALIGNMENT]]
+    constexprs = dict(specialization.constexprs)
+    return ASTSource(specialization.kernel, signature, constexprs, attributes)
+
+
+def _usage(cubin: bytes) -> tuple[int, int]:
+    """Return a thread's registers and bytes of local memory."""
+    with NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        command = [_CUOBJDUMP, "--dump-resource-usage", file.name]
+        told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = re.search(r"REG:(\d+) STACK:(\d+) .*LOCAL:(\d+)", told)
+    assert found, told
+    registers, stack_bytes, local_bytes = map(int, found.groups())
+    return registers, stack_bytes + local_bytes
