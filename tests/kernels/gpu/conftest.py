@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from tests.interpreted import pytest_configure, pytest_ignore_collect
+from tests.interpreted import mended_interpreter, pytest_configure, pytest_ignore_collect
 
-__all__ = ["pytest_configure", "pytest_ignore_collect"]
+__all__ = ["mended_interpreter", "pytest_configure", "pytest_ignore_collect"]
 
 
 @pytest.fixture
