@@ -2,7 +2,7 @@
 
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -15,7 +15,7 @@ from triton.compiler import ASTSource
 _WARP_SIZE = 32
 # What torch's allocator grants at least, so that loads of 16 bytes are allowed.
 _ALIGNMENT = 16
-_CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+_CUOBJDUMP = str(Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,13 @@ class Specialization:
     @property
     def name(self) -> str:
         return str(self.kernel.fn.__name__)
+
+
+def powers_of_2(first: int, last: int) -> Iterator[int]:
+    """Yield the sizes that a launch table rounds to, from one power of 2 to another."""
+    while first <= last:
+        yield first
+        first *= 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,40 @@
+"""Quantization of each row to 8 bits with a scale of its own, as fp8 and int8 products take it.
+
+    values = round(x / scale)        scale = max |x| / largest        largest = 448 or 127
+
+Source: LLM.int8() (Dettmers et al., 2022), for its vector-wise scales.
+"""
+
+import torch
+from torch import Tensor
+
+from .gpu.interpreter import interpreting
+
+# So that a row of zeros has a scale too, smaller than any that matters.
+_LEAST_ABSMAX = 1e-20
+
+
+def quantize_rows(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Quantize the rows of `x`.
+
+    Args:
+        x: [num_rows, dim], contiguous; float32, float16 or bfloat16.
+        dtype: float8_e4m3fn or int8.
+    Returns:
+        values [num_rows, dim] of `dtype`, rounded half to even, and scales, float32 [num_rows],
+        computed in float32: x ≈ values · scales.
+    """
+    if x.is_cuda or interpreting():
+        # Triton is wanted on GPUs alone.
+        from .gpu import quantize_rows as gpu
+
+        return gpu.quantize_rows(x, dtype)
+    return quantize_rows_reference(x, dtype)
+
+
+def quantize_rows_reference(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    wide, is_int = x.float(), dtype == torch.int8
+    largest = float((torch.iinfo if is_int else torch.finfo)(dtype).max)
+    absmax = wide.abs().amax(dim=-1).clamp_(min=_LEAST_ABSMAX)
+    values = wide * (largest / absmax)[:, None]
+    return (values.round_() if is_int else values).to(dtype), absmax / largest

@@ -1,0 +1,47 @@
+"""RMSNorm on a GPU against the formula in double precision."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from octavo.kernels.gpu.rms_norm import rms_norm
+from octavo.kernels.gpu.rms_norm_quantize import rms_norm_quantize
+from tests.kernels.closeness import assert_close
+from tests.kernels.gpu.quantization import QUANTIZED, assert_quantized
+
+EPS = 1e-5
+DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+SHAPES = pytest.mark.parametrize(
+    "shape", [(1, 1), (1, 576), (3, 17), (37, 100), (65, 63), (5, 2048), (2, 2880), (2, 32768)]
+)
+
+
+def exact(x: Tensor, weight: Tensor) -> Tensor:
+    x, weight = x.double(), weight.double()
+    return x / (x.square().mean(-1, keepdim=True) + EPS).sqrt() * weight
+
+
+@DTYPES
+@SHAPES
+def test_normalises_rows(device: str, shape: tuple[int, int], dtype: torch.dtype) -> None:
+    x, weight = torch.randn(shape).to(device, dtype), torch.randn(shape[1]).to(device, dtype)
+    assert_close(rms_norm(x, weight, EPS), exact(x, weight))
+
+
+@DTYPES
+@QUANTIZED
+@SHAPES
+def test_normalises_and_quantizes_rows(
+    device: str, shape: tuple[int, int], quantized: torch.dtype, dtype: torch.dtype
+) -> None:
+    x, weight = torch.randn(shape).to(device, dtype), torch.randn(shape[1]).to(device, dtype)
+    values, scales = rms_norm_quantize(x, weight, EPS, quantized)
+    assert values.dtype == quantized
+    assert_quantized(values, scales, exact(x, weight))
+
+
+@QUANTIZED
+def test_a_row_of_zeros_stays_one(device: str, quantized: torch.dtype) -> None:
+    x, weight = torch.zeros(3, 100, device=device), torch.ones(100, device=device)
+    values, scales = rms_norm_quantize(x, weight, EPS, quantized)
+    assert not values.float().any() and (scales > 0).all()
