@@ -4,15 +4,22 @@ import torch
 from torch import Tensor
 
 from .cpu import library
+from .gpu.interpreter import interpreting
 
 
 def copy_blocks(kv_cache: Tensor, source_ids: Tensor, target_ids: Tensor) -> None:
     """Copy whole blocks, keys and values, in every layer.
 
     Args:
-        kv_cache: [num_layers, num_blocks, ...], contiguous.
+        kv_cache: [num_layers, num_blocks, ...], contiguous; where keys and values lie apart, each
+            of the two counts as a layer.
         source_ids, target_ids: int64 [num_copies]; no target occurs twice or is also a source.
     """
+    if kv_cache.is_cuda or interpreting():
+        # Triton is there where a device is.
+        from .gpu import copy_blocks as gpu
+
+        return gpu.copy_blocks(kv_cache, source_ids, target_ids)
     cpu = library.load_for(kv_cache.dtype)
     if cpu is None:
         return copy_blocks_reference(kv_cache, source_ids, target_ids)

@@ -3,7 +3,8 @@
     residual += attention(norm(residual));  residual += mlp(norm(residual))
 
 On a CPU all layers are one call, for what Python takes between two operations is as long as a small
-one takes. The reference says the same operation by operation.
+one takes. A GPU gets them operation by operation, ahead of the time it computes them in, and that
+is also how the reference says it.
 
 Source: the layer is LLaMA's (Touvron et al., 2023).
 """
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from .cpu import library
+from .kv_blocks import KvBlocks
 from .kv_pages import KvPages
 from .linear import PackedWeight, add_linear, linear
 from .paged_attention import check_heads, paged_attention
@@ -62,7 +64,7 @@ class DecoderLayers:
     def __init__(
         self,
         layers: Sequence[LayerWeights],
-        kv_cache: Sequence[KvPages],
+        kv_cache: Sequence[KvPages] | Sequence[KvBlocks],
         cos_sin: Tensor,
         *,
         num_heads: int,
@@ -96,12 +98,12 @@ class DecoderLayers:
                 what the last layer makes of them.
         """
         if self._native is None:
-            decoder_layers_reference(self, residual, tokens)
+            layers_by_operation(self, residual, tokens)
         else:
             self._native.run(residual, tokens)
 
 
-def decoder_layers_reference(decoder: DecoderLayers, residual: Tensor, tokens: PagedTokens) -> None:
+def layers_by_operation(decoder: DecoderLayers, residual: Tensor, tokens: PagedTokens) -> None:
     """The same, with an operation a call."""
     for layer, pages in zip(decoder.layers, decoder.kv_cache, strict=True):
         hidden = rms_norm(residual, layer.input_layernorm, decoder.eps)
@@ -112,7 +114,11 @@ def decoder_layers_reference(decoder: DecoderLayers, residual: Tensor, tokens: P
 
 
 def _attention(
-    decoder: DecoderLayers, layer: LayerWeights, pages: KvPages, hidden: Tensor, tokens: PagedTokens
+    decoder: DecoderLayers,
+    layer: LayerWeights,
+    pages: KvPages | KvBlocks,
+    hidden: Tensor,
+    tokens: PagedTokens,
 ) -> Tensor:
     qkv = linear(hidden, layer.qkv_proj).view(len(hidden), -1, pages.head_dim)
     num_kv_heads = pages.num_kv_heads
@@ -127,11 +133,13 @@ def _attention(
 class _Native:
     """What the C++ side keeps of a decoder: descriptors of all it needs, made once."""
 
-    def __init__(self, decoder: DecoderLayers, cpu: ctypes.CDLL) -> None:
+    def __init__(
+        self, decoder: DecoderLayers, kv_cache: Sequence[KvPages], cpu: ctypes.CDLL
+    ) -> None:
         self._run = cpu.decoder_layers
         # The descriptors point into what the decoder holds.
         self._decoder = decoder
-        first, pages = decoder.layers[0], decoder.kv_cache[0]
+        first, pages = decoder.layers[0], kv_cache[0]
         check_heads(decoder.num_heads, pages)
         self._hidden_size = first.o_proj.out_features
         self._attended = first.o_proj.in_features
@@ -149,22 +157,21 @@ class _Native:
             dtype=library.DTYPES[pages.dtype],
         )
         self._layers = (_Layer * len(decoder.layers))(*map(_layer, decoder.layers))
-        self._pages = (c_void_p * len(decoder.layers))(
-            *(each.tensor.data_ptr() for each in decoder.kv_cache)
-        )
+        self._pages = (c_void_p * len(kv_cache))(*(each.tensor.data_ptr() for each in kv_cache))
         self._dtype = pages.dtype
         self._workspaces = (Workspace(), Workspace(), Workspace())
 
     @staticmethod
     def of(decoder: DecoderLayers) -> "_Native | None":
         """None where not all of it runs in C++."""
-        cpu = library.load_for(decoder.kv_cache[0].dtype)
+        pages = [each for each in decoder.kv_cache if isinstance(each, KvPages)]
+        cpu = library.load_for(pages[0].dtype) if pages else None
         is_native = all(
             packed.layout.is_native
             for layer in decoder.layers
             for packed in (layer.qkv_proj, layer.o_proj, layer.gate_up_proj, layer.down_proj)
         )
-        return _Native(decoder, cpu) if cpu and is_native else None
+        return _Native(decoder, pages, cpu) if cpu and is_native else None
 
     def run(self, residual: Tensor, tokens: PagedTokens) -> None:
         num_tokens = len(residual)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .cpu import library
+from .kv_blocks import KvBlocks
 from .kv_pages import MAX_HEAD_DIM, KvPages
 
 # What the scratch memory of the C++ kernel is made for.
@@ -17,7 +18,7 @@ MAX_HEADS_PER_KV_HEAD = 64
 
 def paged_attention(
     q: Tensor,
-    pages: KvPages,
+    pages: KvPages | KvBlocks,
     block_tables: Tensor,
     seq_lens: Tensor,
     query_start_loc: Tensor,
@@ -40,7 +41,7 @@ def paged_attention(
         [num_tokens, num_heads, head_dim], contiguous, dtype of q.
     """
     cpu = library.load_for(q.dtype)
-    if cpu is None:
+    if cpu is None or isinstance(pages, KvBlocks):
         args = (q, pages, block_tables, seq_lens, query_start_loc, scale)
         return paged_attention_reference(*args)
     _check(q, pages, block_tables, seq_lens, query_start_loc)
@@ -68,7 +69,7 @@ def paged_attention(
 
 def paged_attention_reference(
     q: Tensor,
-    pages: KvPages,
+    pages: KvPages | KvBlocks,
     block_tables: Tensor,
     seq_lens: Tensor,
     query_start_loc: Tensor,

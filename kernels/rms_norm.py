@@ -9,17 +9,23 @@ import torch
 from torch import Tensor
 
 from .cpu import library
+from .gpu.interpreter import interpreting
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """Normalise the rows of `x`.
 
     Args:
-        x: [num_rows, dim], contiguous; float32 or bfloat16.
+        x: [num_rows, dim], contiguous; float32, bfloat16 or float16.
         weight: [dim], dtype of x.
     Returns:
         [num_rows, dim], dtype of x, computed in float32 and rounded once.
     """
+    if x.is_cuda or interpreting():
+        # Triton is there where a device is.
+        from .gpu import rms_norm as gpu
+
+        return gpu.rms_norm(x, weight, eps)
     cpu = library.load_for(x.dtype)
     if cpu is None:
         return rms_norm_reference(x, weight, eps)

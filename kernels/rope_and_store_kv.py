@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from .cpu import library
+from .gpu.interpreter import interpreting
+from .kv_blocks import KvBlocks
 from .kv_pages import MAX_HEAD_DIM, KvPages
 
 
@@ -18,7 +20,7 @@ def rope_and_store_kv(
     v: Tensor,
     cos_sin: Tensor,
     positions: Tensor,
-    pages: KvPages,
+    pages: KvPages | KvBlocks,
     slot_mapping: Tensor,
 ) -> None:
     """Rotate `q` in place, and write rotated `k` and `v` to their slots of the cache.
@@ -30,12 +32,20 @@ def rope_and_store_kv(
         cos_sin: float32 [max_positions, head_dim]: cosines of the head_dim / 2 angles, then sines.
         positions: int64 [num_tokens], rows of `cos_sin`.
         pages: the layer's cache, dtype of q.
-        slot_mapping: int64 [num_tokens], block_id * block_size + offset; no slot occurs twice.
+        slot_mapping: int64 [num_tokens], block_id * block_size + offset; no slot occurs twice. In
+            KvBlocks nothing is written of a token whose slot is -1.
     """
+    args = (q, k, v, cos_sin, positions)
+    if isinstance(pages, KvBlocks) and (q.is_cuda or interpreting()):
+        # Triton is there where a device is.
+        from .gpu import rope_and_store_kv as gpu
+
+        scales = {"k_scale": pages.k_scale, "v_scale": pages.v_scale}
+        caches = (pages.k_cache, pages.v_cache)
+        return gpu.rope_and_store_kv(*args, *caches, slot_mapping, **scales)
     cpu = library.load_for(q.dtype)
-    if cpu is None:
-        args = (q, k, v, cos_sin, positions, pages, slot_mapping)
-        return rope_and_store_kv_reference(*args)
+    if cpu is None or isinstance(pages, KvBlocks):
+        return rope_and_store_kv_reference(*args, pages, slot_mapping)
     _check(q, k, v, cos_sin, positions, pages, slot_mapping)
     num_tokens, num_heads, head_dim = q.shape
     cpu.rope_and_store_kv(
@@ -64,7 +74,7 @@ def rope_and_store_kv_reference(
     v: Tensor,
     cos_sin: Tensor,
     positions: Tensor,
-    pages: KvPages,
+    pages: KvPages | KvBlocks,
     slot_mapping: Tensor,
 ) -> None:
     cos, sin = cos_sin[positions].unsqueeze(1).chunk(2, dim=-1)

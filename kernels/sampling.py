@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from .cpu import library
+from .gpu.interpreter import interpreting
 
 Words = tuple[Tensor, ...]
 
@@ -50,9 +51,15 @@ def sample(
     Returns:
         int64 [num_rows]; -1 for a row that has a NaN or whose largest logit is not finite.
     """
+    arguments = (logits, temperature, top_k, top_p, min_p, seeds, positions)
+    if logits.is_cuda or interpreting():
+        # Triton is there where a device is.
+        from .gpu import sampling as gpu
+
+        return gpu.sample(*arguments)
     cpu = library.load_for(logits.dtype)
     if cpu is None:
-        return sample_reference(logits, temperature, top_k, top_p, min_p, seeds, positions)
+        return sample_reference(*arguments)
     num_rows, vocab_size = logits.shape
     assert logits.dtype == temperature.dtype == top_p.dtype == torch.float32
     assert seeds.dtype == positions.dtype == torch.int64 and top_k.dtype == torch.int32

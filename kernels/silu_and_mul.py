@@ -10,16 +10,22 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .cpu import library
+from .gpu.interpreter import interpreting
 
 
 def silu_and_mul(gate_up: Tensor) -> Tensor:
     """Apply the activation to the first half of each row and multiply by the second.
 
     Args:
-        gate_up: [num_rows, 2 * dim], contiguous; float32 or bfloat16.
+        gate_up: [num_rows, 2 * dim], contiguous; float32, bfloat16 or float16.
     Returns:
         [num_rows, dim], dtype of gate_up, computed in float32 and rounded once.
     """
+    if gate_up.is_cuda or interpreting():
+        # Triton is there where a device is.
+        from .gpu import activation as gpu
+
+        return gpu.silu_and_mul(gate_up)
     cpu = library.load_for(gate_up.dtype)
     if cpu is None:
         return silu_and_mul_reference(gate_up)

@@ -14,7 +14,7 @@ from octavo.kernels.decoder_layers import (
     DecoderLayers,
     LayerWeights,
     PagedTokens,
-    decoder_layers_reference,
+    layers_by_operation,
 )
 from octavo.kernels.kv_pages import KvPages, page_size
 from octavo.kernels.linear import PackedWeight, pack_weight
@@ -203,5 +203,5 @@ def test_quantized_layers_answer_in_one_call_as_one_by_one(
     one_by_one = stream.clone()
     decoder.run(stream, paged(chunks))
     assert not stream.isnan().any()
-    decoder_layers_reference(decoder, one_by_one, paged(chunks))
+    layers_by_operation(decoder, one_by_one, paged(chunks))
     assert torch.equal(stream, one_by_one)
