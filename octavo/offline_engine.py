@@ -63,7 +63,7 @@ class InProcessScheduler(SchedulerClient):
         """Plan a step, run it, and hand its tokens out."""
         plan = self._scheduler.schedule(time.monotonic_ns())
         if plan is not None:
-            result = self._runner.execute(plan)
+            result = self._runner.start(plan).result()
             # Nobody waits between tokens: steps hold all they can, and do not depend on timing.
             result.ClearField("timings")
             self._scheduler.update(result, time.monotonic_ns())

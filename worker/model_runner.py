@@ -17,6 +17,7 @@ from .input_batch import gather
 from .kv_cache import KvCache
 from .logprobs import PromptRun, prompt_logprobs, prompt_runs, sampled_logprobs
 from .models.decoder import Decoder
+from .pending_step import FinishedStep
 from .row_sampling import NO_LOGPROBS
 from .rows import PlanColumns, Rows
 from .sampler import sample_rows
@@ -49,6 +50,10 @@ class ModelRunner:
         ready = WorkerReady()
         ready.CopyFrom(self._description)
         return ready
+
+    def start(self, plan: StepPlan) -> FinishedStep:
+        """Run one step, as `execute`: this thread is the device."""
+        return FinishedStep(self.execute(plan))
 
     @torch.inference_mode()
     def execute(self, plan: StepPlan) -> StepResult:

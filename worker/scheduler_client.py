@@ -5,8 +5,8 @@
     send_result()  ───► StepResult, PlanRefused
                         WorkerReady until answered, then Heartbeat ◄─── every beat
 
-Both use one socket, under a lock (`scheduler_link.py`): neither hands a frame to the other, and
-heartbeats go on during a long forward pass.
+Both use one socket, under a lock (`scheduler_link.py`), and so does the thread that waits for a
+device: none hands a frame to another, and heartbeats go on during a long forward pass.
 """
 
 import asyncio
@@ -28,7 +28,8 @@ class SchedulerClient:
 
     One scheduler leads at a time: the last that welcomed the worker with an epoch greater than any
     before. Frames of another epoch change nothing but a counter.
-    Use: `async with SchedulerClient(...) as client`; all methods belong to the event loop's thread.
+    Use: `async with SchedulerClient(...) as client`. What is awaited belongs to the event loop's
+    thread; answers may be sent from any.
     """
 
     def __init__(
@@ -75,17 +76,32 @@ class SchedulerClient:
         return item.epoch
 
     async def next_plan(self) -> step_pb2.StepPlan:
-        """Return the next plan, in the order sent."""
-        while not isinstance(item := await self._next(), step_pb2.StepPlan):
-            pass
-        return item
+        """Return the next plan, in the order sent, after at least one turn of the event loop."""
+        await asyncio.sleep(0)
+        return await self._received_plan()
+
+    async def next_plan_at_once(self) -> step_pb2.StepPlan:
+        """Return the next plan where no other thread has anything to send.
+
+        Where steps follow one another, a thread that waits in recv() is awake sooner than an event
+        loop. It also sees what came in before the socket last became readable.
+        """
+        await asyncio.sleep(0)
+        if not self._link.received:
+            self._link.wait_and_receive()
+        return await self._received_plan()
+
+    def interrupt(self, error: Exception) -> None:
+        """Make `next_plan` raise this, before any plan that has come in."""
+        self._link.received.appendleft(error)
+        self._loop.call_soon_threadsafe(self._has_received.set)
 
     def send_result(self, result: step_pb2.StepResult) -> None:
-        self._link.send(envelope(step_pb2.WorkerFrame.RESULT_FIELD_NUMBER, result))
+        self._send(envelope(step_pb2.WorkerFrame.RESULT_FIELD_NUMBER, result))
 
     def refuse_plan(self, plan: step_pb2.StepPlan, reason: str) -> None:
         refused = step_pb2.PlanRefused(epoch=plan.epoch, step_id=plan.step_id, reason=reason)
-        self._link.send(envelope(step_pb2.WorkerFrame.PLAN_REFUSED_FIELD_NUMBER, refused))
+        self._send(envelope(step_pb2.WorkerFrame.PLAN_REFUSED_FIELD_NUMBER, refused))
 
     def set_phase(self, phase: step_pb2.WorkerPhase, last_step_id: int) -> None:
         """Tell the heartbeats what the step loop does from now on."""
@@ -100,13 +116,18 @@ class SchedulerClient:
         """Frames of a scheduler that does not lead this worker."""
         return self._link.num_stale
 
+    def _send(self, frame: bytes) -> None:
+        if self._link.send(frame):
+            # Sending may have taken the edge that says the socket is readable.
+            self._loop.call_soon_threadsafe(self._receive)
+
+    async def _received_plan(self) -> step_pb2.StepPlan:
+        while not isinstance(item := await self._next(), step_pb2.StepPlan):
+            pass
+        return item
+
     async def _next(self) -> Received:
-        """Return the next item, after at least one turn of the event loop; raises what it is."""
-        await asyncio.sleep(0)
-        if not self._link.received:
-            # Where steps follow one another, a thread that waits in recv() is awake sooner than an
-            # event loop. It also sees what came in before the socket last became readable.
-            self._link.wait_and_receive()
+        """Return the next item; raises what is one to raise."""
         while not self._link.received:
             self._has_received.clear()
             await self._has_received.wait()

@@ -35,7 +35,7 @@ class RefusedByScheduler(StartupError):
 
 
 class SchedulerLink:
-    """A DEALER socket that two threads use, one at a time.
+    """A DEALER socket that several threads use, one at a time.
 
     libzmq lets a socket go from one thread to another over a full memory fence; the lock that each
     method takes is one. So a plan costs no hop between threads: whoever wants it reads the socket.
@@ -80,10 +80,15 @@ class SchedulerLink:
         """Return what becomes readable when a frame comes in after `receive` has taken all."""
         return self._socket.fileno()
 
-    def send(self, body: bytes) -> None:
-        """Send, or forget it if there is no scheduler. May make `fileno` miss frames: receive."""
+    def send(self, body: bytes) -> bool:
+        """Send, or forget it if there is no scheduler.
+
+        Returns:
+            Whether frames have come in, of which `fileno` may not tell any more: receive.
+        """
         with self._lock:
             self._send(body)
+            return bool(int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
 
     def receive(self) -> None:
         """Take all that has come in, and put in `received` what is for the step loop."""

@@ -50,7 +50,7 @@ class WorkerSettings(TransportSettings):
     mock: bool = False
     """Speak the whole protocol without a model: tokens come from a hash of what precedes them."""
     mock_step_s: Seconds = 0.0
-    """Seconds that a step of the mock takes."""
+    """Seconds that a step of the mock takes, on a device beside the CPU."""
     mock_vocab_size: Count = 49_152
     """Token ids of the mock are below this; as many as the demo model has."""
     mock_eos_token_id: Index = 2

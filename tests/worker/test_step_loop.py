@@ -22,12 +22,21 @@ class RecordingClient:
         self.results: list[step_pb2.StepResult] = []
         self.refused: list[tuple[int, str]] = []
         self.phases: list[tuple[step_pb2.WorkerPhase, int]] = []
+        self.interruption: Exception | None = None
         self.metrics = WorkerMetrics(step_pb2.WorkerReady())
 
     async def next_plan(self) -> step_pb2.StepPlan:
+        if self.interruption is not None:
+            raise self.interruption
         if (next_plan := next(self._plans, None)) is None:
             raise asyncio.CancelledError
         return next_plan
+
+    async def next_plan_at_once(self) -> step_pb2.StepPlan:
+        return await self.next_plan()
+
+    def interrupt(self, error: Exception) -> None:
+        self.interruption = error
 
     def send_result(self, result: step_pb2.StepResult) -> None:
         self.results.append(result)
