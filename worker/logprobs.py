@@ -18,7 +18,7 @@ from .rows import PlanColumns, Rows
 
 Logits = NDArray[np.float32]
 
-_SLICE = 64
+LOGITS_SLICE = 64
 """Positions of a prompt whose logits are in memory at a time."""
 
 
@@ -82,8 +82,8 @@ def prompt_logprobs(
     """
     count = int(rows.sampling.num_prompt_logprobs[run.row])
     message = step_pb2.PromptLogprobs(row=run.row, first_position=run.first_position)
-    for start in range(0, run.num_positions, _SLICE):
-        stop = min(start + _SLICE, run.num_positions)
+    for start in range(0, run.num_positions, LOGITS_SLICE):
+        stop = min(start + LOGITS_SLICE, run.num_positions)
         first = run.first_position
         tokens = rows.token_ids[run.row, first + start : first + stop]
         for logits, token in zip(logits_of(slice(start, stop)), tokens.tolist(), strict=True):

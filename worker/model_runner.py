@@ -20,14 +20,10 @@ from .models.decoder import Decoder
 from .pending_step import FinishedStep
 from .row_sampling import NO_LOGPROBS
 from .rows import PlanColumns, Rows
-from .sampler import sample_rows
+from .sampled_rows import SampledRows
+from .sampler import ANY_TOKEN, NO_NUMBERS, NO_TOKEN_LEFT, sample_rows
 
 _NOT_A_NUMBER = -1
-
-_NO_NUMBERS = "The model's output was not a number (NaN); try again or shorten it."
-
-# What a row gets whose sampling failed: plans under way count on its next position.
-_ANY_TOKEN = 0
 
 
 class ModelRunner:
@@ -115,7 +111,7 @@ class ModelRunner:
             message = prompt_logprobs(run, self._rows, logits_of)
             if message is None:
                 failed.add(run.row)
-                result.errors.append(RowError(row=run.row, message=_NO_NUMBERS))
+                result.errors.append(RowError(row=run.row, message=NO_NUMBERS))
             else:
                 result.prompt_logprobs.append(message)
         return failed
@@ -133,15 +129,10 @@ class ModelRunner:
         Args:
             failed: rows that are told as errors already, and get no token.
         """
-        sampled = columns.row[columns.needs_sample]
-        forked = np.array([fork.row for fork in plan.forked_rows], np.intp)
-        if len(forked):
-            place = {row: i for i, row in enumerate(sampled.tolist())}
-            sources = [place[fork.source_row] for fork in plan.forked_rows]
-            # A forked row draws from its source's logits.
-            logits = logits[[*range(len(sampled)), *sources]]
-            sampled = np.concatenate((sampled, forked))
-        tokens = self._append_tokens(logits, sampled, failed, result)
+        sampled = SampledRows.of(plan, columns)
+        if plan.forked_rows:
+            logits = logits[torch.from_numpy(sampled.logits)]
+        tokens = self._append_tokens(logits, sampled.rows, failed, result)
         result.token_ids.extend(tokens[tokens != _NOT_A_NUMBER].tolist())
 
     def _append_tokens(
@@ -164,7 +155,7 @@ class ModelRunner:
                 if row not in failed:
                     message = _why_no_token(logits[place])
                     result.errors.append(RowError(row=row, message=message))
-                token = _ANY_TOKEN
+                token = ANY_TOKEN
             self._rows.append_token(row, token)
         return tokens
 
@@ -178,8 +169,5 @@ def _last_new_block(plan: StepPlan) -> int:
 def _why_no_token(logits: Tensor) -> str:
     """Return what the client is told of a row whose logits, as they were sampled, gave no token."""
     if logits.isneginf().all():
-        return (
-            "No token is left to draw after allowed_token_ids, bad_words, min_tokens and"
-            " logit_bias; allow more."
-        )
-    return _NO_NUMBERS
+        return NO_TOKEN_LEFT
+    return NO_NUMBERS

@@ -144,6 +144,10 @@ class Rows:
         self.token_ids[row, self.num_tokens[row]] = token_id
         self.num_tokens[row] += 1
 
+    def append_unknown_tokens(self, rows: NDArray[np.intp]) -> None:
+        """Count a token that was sampled for each row; which ones, only a device knows."""
+        self.num_tokens[rows] += 1
+
     def _apply(self, plan: step_pb2.StepPlan) -> PlanColumns:
         if len(plan.groups) != len(self._groups):
             raise BadPlan(f"the plan has {len(plan.groups)} KV groups, not {len(self._groups)}")

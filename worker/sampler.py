@@ -9,6 +9,16 @@ from octavo.kernels.sampling import sample
 
 from .rows import Rows
 
+# What a client is told whose output got no token.
+NO_NUMBERS = "The model's output was not a number (NaN); try again or shorten it."
+NO_TOKEN_LEFT = (
+    "No token is left to draw after allowed_token_ids, bad_words, min_tokens and logit_bias; allow"
+    " more."
+)
+
+# What a row gets whose sampling failed: plans under way count on its next position.
+ANY_TOKEN = 0
+
 
 def sample_rows(logits: Tensor, rows: Rows, sampled: NDArray[np.intp]) -> NDArray[np.int64]:
     """Return a token for each row of `sampled`, or -1 where there is none to be drawn.
