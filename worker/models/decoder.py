@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from octavo.kernels.decoder_layers import DecoderLayers, LayerWeights, PagedTokens
+from octavo.kernels.kv_blocks import KvBlocks
 from octavo.kernels.kv_pages import KvPages
 from octavo.kernels.linear import PackedWeight, linear
 from octavo.kernels.rms_norm import rms_norm
@@ -28,7 +29,7 @@ class StepInput:
     Attributes:
         input_ids: int32 [num_tokens].
         tokens: where they are.
-        logits_indices: int64 [num_logits], the tokens whose logits are wanted.
+        logits_indices: int64 or int32 [num_logits], the tokens whose logits are wanted.
     """
 
     input_ids: Tensor
@@ -53,7 +54,7 @@ class Decoder:
         self,
         config: ModelConfig,
         weights: DecoderWeights,
-        kv_cache: Sequence[KvPages],
+        kv_cache: Sequence[KvPages] | Sequence[KvBlocks],
         max_model_len: int,
     ) -> None:
         """`kv_cache` has the pages of each layer."""
@@ -63,7 +64,7 @@ class Decoder:
         self._layers = DecoderLayers(
             weights.layers,
             kv_cache,
-            cos_sin_table(config, max_model_len),
+            cos_sin_table(config, max_model_len).to(weights.embed_tokens.device),
             num_heads=config.num_heads,
             eps=config.rms_norm_eps,
         )
