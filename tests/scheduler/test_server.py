@@ -44,8 +44,15 @@ class Processes:
             *("--mock-vocab-size", "1000", "--mock-step-s", "0.01", *flags),
         )
 
-    async def _start(self, *command: str) -> Process:
-        process = await asyncio.create_subprocess_exec(OCTAVO, *command, stderr=PIPE)
+    async def journaling_worker(self, journal: Path, max_tokens: int) -> Process:
+        return await self._start(
+            *("-m", "tests.worker.journaling_worker", self._endpoint, str(journal)),
+            str(max_tokens),
+            program=Path(sys.executable),
+        )
+
+    async def _start(self, *command: str, program: Path = OCTAVO) -> Process:
+        process = await asyncio.create_subprocess_exec(program, *command, stderr=PIPE)
         self._started.append(process)
         return process
 
@@ -120,6 +127,34 @@ async def test_a_worker_may_die_at_any_point_of_a_step(processes: Processes, pla
         await processes.worker()
         await streams.until_finished(submitted)
     assert streams.tokens[submitted.request_key, 0] == expected_tokens(PROMPT, 10, 0)
+
+
+async def test_every_plan_is_with_the_worker_before_the_step_before_it_ends(
+    processes: Processes, tmp_path: Path
+) -> None:
+    journal, max_tokens = tmp_path / "journal", 40
+    await processes.scheduler("--max-num-batched-tokens", "4")
+    await processes.journaling_worker(journal, max_tokens)
+    requests = [request(max_tokens=max_tokens, n=n, seed=n - 1) for n in (1, 3, 1)]
+    async with attached(processes) as router, router.receiving() as streams:
+        await router.submit(requests[0])
+        await streams.until_tokens(requests[0], 5)
+        for submitted in requests[1:]:
+            await router.submit(submitted)
+        await streams.until_finished(*requests)
+        await router.submit(later := request(max_tokens=max_tokens))
+        await streams.until_finished(later)
+    assert streams.tokens[later.request_key, 0] == expected_tokens(PROMPT, max_tokens, 0)
+    events = [tuple(line.split()) for line in journal.read_text().splitlines()]
+    steps = [int(step_id) for event, step_id in events if event == "ended"]
+    # Where all outputs there are have ended, there is nothing to plan.
+    without_next = {int(step_id) for event, step_id in events if event == "last"}
+    assert steps == list(range(1, len(steps) + 1)) and len(steps) > 2 * max_tokens
+    assert steps[-1] in without_next and len(without_next) <= len(requests) + 1
+    for step_id in set(steps) - without_next:
+        later_plan = events.index(("received", str(step_id + 1)))
+        later_start = events.index(("started", str(step_id + 1)))
+        assert later_plan < later_start < events.index(("ended", str(step_id)))
 
 
 async def test_a_worker_that_stands_still_for_a_moment_is_not_lost(processes: Processes) -> None:
