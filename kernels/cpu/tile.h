@@ -26,8 +26,8 @@ struct Float32Unit {
     // The unit with only its first element, the other one zero.
     static float first_of(float unit) { return unit; }
 
-    static Vec multiply_add(Vec sum, const float* b, float a) {
-        return fma(load(b), splat(a), sum);
+    static Vec multiply_add(Vec sum, VecU b, float a) {
+        return fma(bit_cast<Vec>(b), splat(a), sum);
     }
 };
 
@@ -37,8 +37,7 @@ struct BFloat16Unit {
     static constexpr int PER_UNIT = 2;
     static uint32_t first_of(uint32_t unit) { return unit & 0xffff; }
 
-    static Vec multiply_add(Vec sum, const uint32_t* b, uint32_t a) {
-        const VecU pairs = load_bits<VecU>(b);
+    static Vec multiply_add(Vec sum, VecU pairs, uint32_t a) {
 #ifdef __AVX512BF16__
         return (Vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)(VecU{} + a), (__m512bh)pairs);
 #else
@@ -106,7 +105,37 @@ struct FetchingSlab : Slab<U, VECS> {
 template <typename U, int VECS>
 using StreamedSlab = FetchingSlab<U, VECS, VECS * sizeof(Vec)>;
 
-// c[ROWS][VECS * VEC] += a[ROWS][..] * the slabs, one below the other
+// sums[ROWS][VECS] += a[ROWS][..] * the slab
+template <typename U, typename S, int ROWS, int VECS>
+inline __attribute__((always_inline)) void add_products(const S slab,
+                                                        Matrix<const typename U::Unit> a,
+                                                        Vec (&sums)[ROWS][VECS]) {
+    // Rows are addressed in threes, none to two strides from a pointer. One pointer for each row would
+    // be more than there are registers, and what is left over goes where vectors are worked on.
+    constexpr int GROUP = 3;
+    const typename U::Unit* first_rows[(ROWS + GROUP - 1) / GROUP];
+#pragma GCC unroll 8
+    for (int r = 0; r < ROWS; r += GROUP) first_rows[r / GROUP] = a.row(r) + slab.first;
+    int64_t at = 0;
+    for (int64_t k = 0; k < slab.depth; ++k) {
+        slab.fetch(k);
+        VecU b[VECS];
+#pragma GCC unroll 8
+        for (int v = 0; v < VECS; ++v) b[v] = load_bits<VecU>(slab.columns[v] + at);
+#pragma GCC unroll 8
+        for (int r = 0; r < ROWS; ++r) {
+            const auto unit = first_rows[r / GROUP][r % GROUP * a.stride];
+#pragma GCC unroll 8
+            for (int v = 0; v < VECS; ++v) sums[r][v] = U::multiply_add(sums[r][v], b[v], unit);
+        }
+#pragma GCC unroll 8
+        for (auto& row : first_rows) ++row;
+        at += slab.stride;
+    }
+}
+
+// c[ROWS][VECS * VEC] += a[ROWS][..] * the slabs, one below the other: at least one, for where there
+// might be none, compilers keep a second copy of the sums in memory
 template <typename U, int ROWS, int VECS, typename S>
 void multiply_tile(Matrix<const typename U::Unit> a, const S* slabs, int64_t num_slabs,
                    Matrix<float> c) {
@@ -117,20 +146,10 @@ void multiply_tile(Matrix<const typename U::Unit> a, const S* slabs, int64_t num
 #pragma GCC unroll 8
         for (int v = 0; v < VECS; ++v) sums[r][v] = load(c.row(r) + v * VEC);
     }
-    for (int64_t s = 0; s < num_slabs; ++s) {
-        const S slab = slabs[s];
-        for (int64_t k = 0; k < slab.depth; ++k) {
-            slab.fetch(k);
-#pragma GCC unroll 8
-            for (int r = 0; r < ROWS; ++r) {
-#pragma GCC unroll 8
-                for (int v = 0; v < VECS; ++v) {
-                    sums[r][v] = U::multiply_add(sums[r][v], slab.columns[v] + k * slab.stride,
-                                                 a.row(r)[slab.first + k]);
-                }
-            }
-        }
-    }
+    const S* const end = slabs + num_slabs;
+    do {
+        add_products<U>(*slabs, a, sums);
+    } while (++slabs != end);
 #pragma GCC unroll 8
     for (int r = 0; r < ROWS; ++r) {
 #pragma GCC unroll 8
