@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 # use for. Where the default index has only CUDA builds, name another: make TORCH="torch --index-url ..."
 TORCH ?= torch==2.13.0
 
-.PHONY: install protos format check test-fast test serve gpu-wheels gpu-check
+.PHONY: install protos format check test-fast test serve aot gpu-wheels gpu-check
 
 install: $(STAMP)
 
@@ -59,14 +59,19 @@ SLOW_FOLDERS := tests/clients tests/end_to_end
 test-fast: install
 	$(BIN)/pytest -n $$((($$(getconf _NPROCESSORS_ONLN) * 3 + 1) / 2)) -m "not slow and not gpu" \
 		$(addprefix --ignore=,$(SLOW_FOLDERS))
-	$(BIN)/pytest -n $$(getconf _NPROCESSORS_ONLN) $(INTERPRETED_FOLDERS)
 
 # The slow ones start whole clusters: two at a time, and those of one file share theirs.
 test: test-fast
+	$(BIN)/pytest -n $$(getconf _NPROCESSORS_ONLN) $(INTERPRETED_FOLDERS)
 	$(BIN)/pytest -n 2 --dist loadfile -m "slow and not gpu" --durations=15
 
 serve: install
 	$(BIN)/octavo serve demo
+
+# For an A100, an H100 or H200, a B200; what was compiled before is kept.
+aot: export TRITON_CACHE_DIR := $(CURDIR)/build/triton
+aot: install
+	$(BIN)/python -m benchmarks.aot_table 80 90 100
 
 # What a machine with a GPU and no network lacks, to be carried there.
 WHEELS := .wheels

@@ -32,7 +32,7 @@ def _activation_quantize(
     values = torch.empty(num_rows, dim, dtype=dtype, device=gate_up.device)
     scales = torch.empty(num_rows, dtype=torch.float32, device=gate_up.device)
     launch = launch_config(dim)
-    kind, largest = QUANTIZED_TYPES[dtype]
+    kind = QUANTIZED_TYPES[dtype]
     _activation_quantize_kernel[(triton.cdiv(num_rows, launch.rows),)](
         gate_up_ptr=gate_up,
         values_ptr=values,
@@ -40,8 +40,8 @@ def _activation_quantize(
         num_rows=num_rows,
         dim=dim,
         ACTIVATION=activation,
-        LARGEST=largest,
-        TYPE=kind,
+        LARGEST=kind.largest,
+        TYPE=kind.triton,
         ROWS=launch.rows,
         BLOCK=launch.block,
         num_warps=launch.num_warps,
@@ -50,21 +50,21 @@ def _activation_quantize(
 
 
 def aot_specializations() -> Iterator[Specialization]:
-    launches = map(launch_config, powers_of_2(128, MAX_DIM))
-    for launch, activation, (kind, largest), dtype in product(
+    launches = map(launch_config, powers_of_2(512, MAX_DIM))
+    for launch, activation, kind, dtype in product(
         launches, ACTIVATIONS, QUANTIZED_TYPES.values(), ("bf16", "fp16")
     ):
         signature = {
             "gate_up_ptr": f"*{dtype}",
-            "values_ptr": f"*{kind}",
+            "values_ptr": f"*{kind.name}",
             "scales_ptr": "*fp32",
             "num_rows": "i32",
             "dim": "i32:16",
         }
         constexprs = {
             "ACTIVATION": activation,
-            "LARGEST": largest,
-            "TYPE": kind,
+            "LARGEST": kind.largest,
+            "TYPE": kind.triton,
             "ROWS": launch.rows,
             "BLOCK": launch.block,
         }

@@ -40,6 +40,12 @@ class Specialization:
     def name(self) -> str:
         return str(self.kernel.fn.__name__)
 
+    @property
+    def least_capability(self) -> int:
+        """The compute capability from which on a GPU has all of its types."""
+        takes_fp8 = any("fp8e4nv" in kind for kind in self.signature.values())
+        return 89 if takes_fp8 else 80
+
 
 def powers_of_2(first: int, last: int) -> Iterator[int]:
     """Yield the sizes that a launch table rounds to, from one power of 2 to another."""

@@ -24,15 +24,15 @@ def quantize_rows(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     values = torch.empty(x.shape, dtype=dtype, device=x.device)
     scales = torch.empty(num_rows, dtype=torch.float32, device=x.device)
     launch = launch_config(dim)
-    kind, largest = QUANTIZED_TYPES[dtype]
+    kind = QUANTIZED_TYPES[dtype]
     _quantize_rows_kernel[(triton.cdiv(num_rows, launch.rows),)](
         x_ptr=x,
         values_ptr=values,
         scales_ptr=scales,
         num_rows=num_rows,
         dim=dim,
-        LARGEST=largest,
-        TYPE=kind,
+        LARGEST=kind.largest,
+        TYPE=kind.triton,
         ROWS=launch.rows,
         BLOCK=launch.block,
         num_warps=launch.num_warps,
@@ -41,20 +41,18 @@ def quantize_rows(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 
 def aot_specializations() -> Iterator[Specialization]:
-    launches = map(launch_config, powers_of_2(128, MAX_DIM))
-    for launch, (kind, largest), dtype in product(
-        launches, QUANTIZED_TYPES.values(), ("bf16", "fp16")
-    ):
+    launches = map(launch_config, powers_of_2(512, MAX_DIM))
+    for launch, kind, dtype in product(launches, QUANTIZED_TYPES.values(), ("bf16", "fp16")):
         signature = {
             "x_ptr": f"*{dtype}",
-            "values_ptr": f"*{kind}",
+            "values_ptr": f"*{kind.name}",
             "scales_ptr": "*fp32",
             "num_rows": "i32",
             "dim": "i32:16",
         }
         constexprs = {
-            "LARGEST": largest,
-            "TYPE": kind,
+            "LARGEST": kind.largest,
+            "TYPE": kind.triton,
             "ROWS": launch.rows,
             "BLOCK": launch.block,
         }

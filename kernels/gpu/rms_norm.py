@@ -38,7 +38,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 def aot_specializations() -> Iterator[Specialization]:
-    for launch in map(launch_config, powers_of_2(128, MAX_DIM)):
+    for launch in map(launch_config, powers_of_2(512, MAX_DIM)):
         for dtype in ("bf16", "fp16"):
             pointers = dict.fromkeys(("x_ptr", "weight_ptr", "out_ptr"), f"*{dtype}")
             signature = pointers | {"num_rows": "i32", "dim": "i32:16", "eps": "fp32"}

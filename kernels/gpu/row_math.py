@@ -1,15 +1,23 @@
 """What several kernels compute of rows that they hold whole: the norm, the quantized form."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 
-# What an activation is quantized to: Triton's type, and the largest number it holds.
-QUANTIZED_TYPES: dict[torch.dtype, tuple[Any, float]] = {
-    torch.float8_e4m3fn: (tl.float8e4nv, 448.0),
-    torch.int8: (tl.int8, 127.0),
+
+class QuantizedType(NamedTuple):
+    """What an activation is quantized to: Triton's type, its name in a signature, its maximum."""
+
+    triton: Any
+    name: str
+    largest: float
+
+
+QUANTIZED_TYPES = {
+    torch.float8_e4m3fn: QuantizedType(tl.float8e4nv, "fp8e4nv", 448.0),
+    torch.int8: QuantizedType(tl.int8, "i8", 127.0),
 }
 
 

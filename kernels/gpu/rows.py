@@ -21,6 +21,6 @@ def launch_config(dim: int) -> RowLaunch:
     Not yet measured.
     """
     assert 0 < dim <= MAX_DIM, dim
-    block = max(128, triton.next_power_of_2(dim))
+    block = max(512, triton.next_power_of_2(dim))
     rows = max(1, 2048 // block)
     return RowLaunch(rows, block, min(32, rows * block // 512))

@@ -1,0 +1,59 @@
+"""Every Triton kernel compiles for Hopper in every launch of its table; none is forgotten."""
+
+import os
+import subprocess
+import sys
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+from tests.interpreted import ROOT
+
+triton = pytest.importorskip("triton")
+
+from benchmarks.aot_table import configuration, modules, never_compiled  # noqa: E402
+from octavo.kernels.gpu.aot import Specialization  # noqa: E402
+from tests.benchmarks import jit_functions  # noqa: E402
+
+
+def with_kernels(*kernels: object) -> ModuleType:
+    """The module of functions below, as if its table had these kernels."""
+    table = [Specialization(kernel, {}, {}, 4, 3) for kernel in kernels]
+    module = ModuleType(jit_functions.__name__)
+    vars(module).update(vars(jit_functions), aot_specializations=lambda: table)
+    return module
+
+
+def test_a_function_is_compiled_in_a_table_or_in_a_function_that_is() -> None:
+    assert never_compiled([with_kernels(jit_functions.whole_kernel)]) == [
+        "tests.benchmarks.jit_functions.forgotten_kernel"
+    ]
+    forgotten = with_kernels(jit_functions.forgotten_kernel)
+    assert [name.rpartition(".")[2] for name in never_compiled([forgotten])] == [
+        "tripled",
+        "doubled",
+        "whole_kernel",
+    ]
+
+
+def test_no_kernel_is_left_out_of_its_table() -> None:
+    assert never_compiled(modules()) == []
+
+
+def test_a_configuration_names_types_constants_and_launch() -> None:
+    kernel = SimpleNamespace(fn=SimpleNamespace(__name__="_kernel"))
+    signature = {"x_ptr": "*bf16", "out_ptr": "*bf16", "scale_ptr": "*fp32", "size": "i32:16"}
+    made = Specialization(kernel, signature, {"BLOCK": 64, "weight_ptr": None}, 8, 2)
+    assert configuration(made) == "bf16,fp32 BLOCK=64 warps=8 stages=2"
+    assert made.least_capability == 80
+    fp8 = Specialization(kernel, {"x_ptr": "*fp8e4nv"}, {}, 8, 2)
+    assert fp8.least_capability == 89
+
+
+@pytest.mark.slow
+def test_every_kernel_compiles_for_hopper_in_every_launch() -> None:
+    environment = os.environ | {"TRITON_CACHE_DIR": str(ROOT / "build" / "triton")}
+    command = [sys.executable, "-m", "benchmarks.aot_table", "90"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "rms_norm_kernel, sm_90" in done.stdout
