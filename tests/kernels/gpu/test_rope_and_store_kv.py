@@ -25,7 +25,7 @@ def angles(rotary_dim: int) -> Tensor:
 
 def exact_rotation(heads: Tensor, positions: Tensor, rotary_dim: int) -> Tensor:
     turn = torch.polar(torch.ones(()).double(), angles(rotary_dim).to(heads.device))
-    rotated, rest = heads.double().split([rotary_dim, heads.shape[2] - rotary_dim], dim=-1)
+    rotated, rest = heads.double().tensor_split([rotary_dim], dim=-1)
     half = rotary_dim // 2
     turned = torch.complex(rotated[..., :half], rotated[..., half:]) * turn[positions].unsqueeze(1)
     return torch.cat([turned.real, turned.imag, rest], dim=-1)
@@ -121,7 +121,7 @@ def check(step: Step, rotary_dim: int, norms: tuple[Tensor, Tensor] | tuple[None
 
 @DTYPES
 @HEADS
-@pytest.mark.parametrize("head_dim", [16, 64, 80, 128, 256])
+@pytest.mark.parametrize("head_dim", [16, 80, 128])
 def test_rotates_and_stores(
     device: str, num_heads: int, num_kv_heads: int, head_dim: int, dtype: torch.dtype
 ) -> None:
