@@ -13,11 +13,30 @@ namespace {
 // Bytes of a panel taken at a time, so that they stay in the L2 cache.
 constexpr int64_t SLAB_BYTES = 256 * 1024;
 
+// How far ahead of the product a panel is fetched that only few rows are multiplied by.
+constexpr int64_t AHEAD_BYTES = 4096;
+
+// Lines that each unit of a group fetches, so that all of the group are.
+template <typename W>
+constexpr int64_t GROUP_LINES = (W::GROUP_BYTES + W::UNITS * CACHE_LINE - 1) /
+                                (W::UNITS * CACHE_LINE);
+
+// Fetches what comes later from memory while units are multiplied: so many lines with each of them,
+// beginning at `ahead` with the first group.
+template <typename W, int64_t LINES>
+struct Fetch {
+    const uint8_t* ahead;
+
+    void unit(int64_t group, int unit) const {
+        const uint8_t* lines = ahead + group * W::GROUP_BYTES + unit * LINES * CACHE_LINE;
+        for (int64_t i = 0; i < LINES; ++i) __builtin_prefetch(lines + i * CACHE_LINE, 0, 2);
+    }
+};
+
 // sums[ROWS][PANEL] += x[ROWS][..] * num_groups groups of a panel
-template <typename W, int ROWS>
+template <typename W, int ROWS, typename F>
 void multiply_tile(const typename W::X* x, int64_t x_stride, const uint8_t* groups,
-                   int64_t num_groups, float* sums) {
-    constexpr int UNITS = W::GROUP / 4;
+                   int64_t num_groups, F fetch, float* sums) {
     for (int64_t g = 0; g < num_groups; ++g, ++x, groups += W::GROUP_BYTES) {
         VecI products[ROWS][TILE_VECS];
         for (int r = 0; r < ROWS; ++r) {
@@ -25,7 +44,8 @@ void multiply_tile(const typename W::X* x, int64_t x_stride, const uint8_t* grou
                 products[r][v] = VecI{} + W::first_sum(x[r * x_stride]);
             }
         }
-        for (int unit = 0; unit < UNITS; ++unit) {
+        for (int unit = 0; unit < W::UNITS; ++unit) {
+            fetch.unit(g, unit);
             VecU weight[TILE_VECS];
             for (int v = 0; v < TILE_VECS; ++v) weight[v] = W::unit(groups, unit, v);
             for (int r = 0; r < ROWS; ++r) {
@@ -48,36 +68,59 @@ void multiply_tile(const typename W::X* x, int64_t x_stride, const uint8_t* grou
     }
 }
 
-template <typename W>
+template <typename W, typename F>
 void multiply_rows(int64_t num_rows, const typename W::X* x, int64_t x_stride,
-                   const uint8_t* groups, int64_t num_groups, float* sums) {
-    constexpr decltype(&multiply_tile<W, 1>) TILE[TILE_ROWS + 1] = {
+                   const uint8_t* groups, int64_t num_groups, F fetch, float* sums) {
+    constexpr decltype(&multiply_tile<W, 1, F>) TILE[TILE_ROWS + 1] = {
         nullptr,
-        multiply_tile<W, 1>,
-        multiply_tile<W, 2>,
-        multiply_tile<W, 3>,
-        multiply_tile<W, 4>,
-        multiply_tile<W, 5>,
-        multiply_tile<W, 6>,
+        multiply_tile<W, 1, F>,
+        multiply_tile<W, 2, F>,
+        multiply_tile<W, 3, F>,
+        multiply_tile<W, 4, F>,
+        multiply_tile<W, 5, F>,
+        multiply_tile<W, 6, F>,
     };
     // Rows are shared out evenly, so that no tile is left with a single one.
     const int64_t num_tiles = (num_rows + TILE_ROWS - 1) / TILE_ROWS;
     for (int64_t tile = 0; tile < num_tiles; ++tile) {
         const int64_t first = num_rows * tile / num_tiles;
         const int64_t last = num_rows * (tile + 1) / num_tiles;
-        TILE[last - first](x + first * x_stride, x_stride, groups, num_groups, sums + first * PANEL);
+        TILE[last - first](x + first * x_stride, x_stride, groups, num_groups, fetch,
+                           sums + first * PANEL);
     }
+}
+
+// Adds the products of one slab. While it stays in the L2 cache, what lies at `next` is fetched: a line
+// of each unit by each of the first tiles.
+template <typename W>
+void multiply_slab(int64_t num_rows, const typename W::X* x, int64_t x_stride,
+                   const uint8_t* groups, int64_t num_groups, const uint8_t* next, float* sums) {
+    const int64_t num_tiles = (num_rows + TILE_ROWS - 1) / TILE_ROWS;
+    int64_t row = 0;
+    auto multiply = [&](auto fetch, int64_t end) {
+        multiply_rows<W>(end - row, x + row * x_stride, x_stride, groups, num_groups, fetch,
+                         sums + row * PANEL);
+        row = end;
+    };
+    if (num_tiles < GROUP_LINES<W>) {
+        multiply(Fetch<W, GROUP_LINES<W>>{groups + AHEAD_BYTES}, num_rows / num_tiles);
+    } else {
+        for (int64_t tile = 0; tile < GROUP_LINES<W>; ++tile, next += W::UNITS * CACHE_LINE) {
+            multiply(Fetch<W, 1>{next}, num_rows * (tile + 1) / num_tiles);
+        }
+    }
+    multiply(Fetch<W, 0>{}, num_rows);
 }
 
 // The sums of one panel's features for num_rows rows of activations.
 template <typename W>
-void multiply_panel(const typename W::X* x, const uint8_t* panel, float* sums, int64_t num_rows,
-                    int64_t groups_per_row) {
+void multiply_panel(const typename W::X* x, const uint8_t* panel, const uint8_t* next, float* sums,
+                    int64_t num_rows, int64_t groups_per_row) {
     constexpr int64_t SLAB_GROUPS = SLAB_BYTES / W::GROUP_BYTES;
     std::fill_n(sums, num_rows * PANEL, 0.0f);
     for (int64_t g = 0; g < groups_per_row; g += SLAB_GROUPS) {
-        multiply_rows<W>(num_rows, x + g, groups_per_row, panel + g * W::GROUP_BYTES,
-                         std::min(SLAB_GROUPS, groups_per_row - g), sums);
+        multiply_slab<W>(num_rows, x + g, groups_per_row, panel + g * W::GROUP_BYTES,
+                         std::min(SLAB_GROUPS, groups_per_row - g), next + g * W::GROUP_BYTES, sums);
     }
 }
 
@@ -85,14 +128,17 @@ template <typename W, typename T>
 void multiply(const typename W::X* x, int64_t num_rows, int64_t groups_per_row,
               const Result<T>& result) {
     const int64_t units_bytes = groups_per_row * W::GROUP_BYTES;
-    const auto* panels = static_cast<const uint8_t*>(result.weight.data);
-    parallel_pieces(panels_of(result.weight), num_rows, [&](const Piece& piece, int64_t) {
+    auto panel = [&](int64_t i) {
+        return static_cast<const uint8_t*>(result.weight.data) +
+               i * (units_bytes + W::PANEL_END_BYTES);
+    };
+    parallel_pieces(panels_of(result.weight), num_rows, [&](const Piece& piece, int64_t next) {
         alignas(64) float sums[BLOCK_ROWS * PANEL];
-        const uint8_t* panel = panels + piece.panel * (units_bytes + W::PANEL_END_BYTES);
-        multiply_panel<W>(x + piece.first_row * groups_per_row, panel, sums, piece.num_rows,
-                          groups_per_row);
+        const uint8_t* end = panel(piece.panel) + units_bytes;
+        multiply_panel<W>(x + piece.first_row * groups_per_row, panel(piece.panel), panel(next),
+                          sums, piece.num_rows, groups_per_row);
         result.store(piece, [&](int64_t row, int64_t i) {
-            return W::finish(load(sums + row * PANEL + i), panel + units_bytes, i);
+            return W::finish(load(sums + row * PANEL + i), end, i);
         });
     });
 }

@@ -44,6 +44,7 @@ inline VecI multiply_add_bytes(VecI sum, VecU weight, uint32_t x) {
 // One signed byte for each weight, one scale for each output feature: float32, after its panel.
 struct Int8Weight {
     static constexpr int GROUP = 64;
+    static constexpr int UNITS = GROUP / 4;
     static constexpr int64_t GROUP_BYTES = GROUP * PANEL;
     static constexpr int64_t PANEL_END_BYTES = PANEL * sizeof(float);
     using X = QuantizedGroup<GROUP>;
@@ -67,6 +68,7 @@ struct Int8Weight {
 // What weights with scales for groups of 32 have in common; these are float16, after their group.
 struct GroupedWeight {
     static constexpr int GROUP = 32;
+    static constexpr int UNITS = GROUP / 4;
     static constexpr int64_t PANEL_END_BYTES = 0;
     using X = QuantizedGroup<GROUP>;
 
