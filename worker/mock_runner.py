@@ -80,8 +80,7 @@ class MockRunner:
         forked = [row.row for row in plan.forked_rows]
         sampled = np.concatenate([columns.row[columns.needs_sample], np.array(forked, np.intp)])
         token_ids = self._next_tokens(sampled)
-        for row, token_id in zip(sampled.tolist(), token_ids, strict=True):
-            self._rows.append_token(row, token_id)
+        self._rows.append_tokens(sampled, np.array(token_ids, np.int64))
         result = step_pb2.StepResult(epoch=plan.epoch, step_id=plan.step_id)
         result.token_ids.extend(token_ids)
         wanting = np.flatnonzero(self._rows.sampling.num_logprobs[sampled] != NO_LOGPROBS)

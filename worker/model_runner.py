@@ -63,13 +63,12 @@ class ModelRunner:
         copied = time.monotonic_ns()
         runs = prompt_runs(self._rows, columns)
         hidden = self._forward(columns, runs)
-        num_sampled = int(columns.needs_sample.sum())
-        logits = self._decoder.logits(hidden[:num_sampled], self._logits)
-        failed = self._add_prompt_logprobs(runs, hidden[num_sampled:], result)
+        sampled = SampledRows.of(plan, columns)
+        failed = self._add_prompt_logprobs(runs, hidden[sampled.num_logits :], result)
         computed = time.monotonic_ns()
         self._rows.advance(columns)
         self._rows.fork(plan)
-        self._sample(plan, columns, logits, failed, result)
+        self._sample(sampled, hidden[: sampled.num_logits], failed, result)
         timings = result.timings
         timings.stage_ns = staged - started
         timings.copy_ns = copied - staged
@@ -117,47 +116,56 @@ class ModelRunner:
         return failed
 
     def _sample(
-        self,
-        plan: StepPlan,
-        columns: PlanColumns,
-        logits: Tensor,
-        failed: set[int],
-        result: StepResult,
+        self, sampled: SampledRows, hidden: Tensor, failed: set[int], result: StepResult
     ) -> None:
-        """Sample and tell the tokens: the plan's rows, then those forked in it.
+        """Sample and tell the tokens.
 
         Args:
+            hidden: of the plan's rows, [sampled.num_logits, hidden_size].
             failed: rows that are told as errors already, and get no token.
         """
-        sampled = SampledRows.of(plan, columns)
-        if plan.forked_rows:
+        rows = sampled.rows
+        if not len(rows):
+            return
+        if len(rows) == len(hidden) and self._rows.sampling.takes_best[rows].all():
+            # Logits are megabytes, and nobody asks for them.
+            self._append(rows, self._decoder.best_tokens(hidden).numpy(), failed, result)
+            return
+        logits = self._decoder.logits(hidden, self._logits)
+        if len(rows) > len(logits):
             logits = logits[torch.from_numpy(sampled.logits)]
-        tokens = self._append_tokens(logits, sampled.rows, failed, result)
-        result.token_ids.extend(tokens[tokens != _NOT_A_NUMBER].tolist())
-
-    def _append_tokens(
-        self, logits: Tensor, sampled: NDArray[np.intp], failed: set[int], result: StepResult
-    ) -> NDArray[np.int64]:
-        """Sample a token for each row and append it; a row without numbers becomes an error."""
-        if not len(sampled):
-            return np.empty(0, np.int64)
-        wanting = np.flatnonzero(self._rows.sampling.num_logprobs[sampled] != NO_LOGPROBS)
+        wanting = np.flatnonzero(self._rows.sampling.num_logprobs[rows] != NO_LOGPROBS)
         # A copy: rules change the logits themselves.
         raw = logits[torch.from_numpy(wanting)].numpy() if len(wanting) else None
-        tokens = sample_rows(logits, self._rows, sampled)
-        if failed:
-            tokens[np.isin(sampled, list(failed))] = _NOT_A_NUMBER
+        tokens = sample_rows(logits, self._rows, rows)
+        self._append(rows, tokens, failed, result, logits)
         if raw is not None:
-            drawn = sampled_logprobs(raw, self._rows, sampled[wanting], tokens[wanting])
+            drawn = sampled_logprobs(raw, self._rows, rows[wanting], tokens[wanting])
             result.logprobs.extend(drawn)
-        for place, (row, token) in enumerate(zip(sampled.tolist(), tokens.tolist(), strict=True)):
-            if token == _NOT_A_NUMBER:
-                if row not in failed:
-                    message = _why_no_token(logits[place])
-                    result.errors.append(RowError(row=row, message=message))
-                token = ANY_TOKEN
-            self._rows.append_token(row, token)
-        return tokens
+
+    def _append(
+        self,
+        rows: NDArray[np.intp],
+        tokens: NDArray[np.int64],
+        failed: set[int],
+        result: StepResult,
+        logits: Tensor | None = None,
+    ) -> None:
+        """Append and tell the rows' tokens; a row without numbers becomes an error.
+
+        Args:
+            tokens: those of failed rows are overwritten.
+            logits: as the tokens were sampled, if there are any.
+        """
+        if failed:
+            tokens[np.isin(rows, list(failed))] = _NOT_A_NUMBER
+        is_lost = tokens == _NOT_A_NUMBER
+        for place in np.flatnonzero(is_lost).tolist():
+            if (row := int(rows[place])) not in failed:
+                message = NO_NUMBERS if logits is None else _why_no_token(logits[place])
+                result.errors.append(RowError(row=row, message=message))
+        self._rows.append_tokens(rows, np.where(is_lost, ANY_TOKEN, tokens))
+        result.token_ids.extend(tokens[~is_lost].tolist())
 
 
 def _last_new_block(plan: StepPlan) -> int:

@@ -26,6 +26,7 @@ class RowSampling:
         num_logprobs: int32 [num_rows]; how many of the best tokens' log-probabilities are wanted
             beside that of the token drawn; NO_LOGPROBS: not even that one.
         num_prompt_logprobs: int32 [num_rows]; the same for the tokens of the prompt.
+        takes_best: bool [num_rows]; whether the most probable token is all that the row wants.
     """
 
     def __init__(self, num_rows: int, vocab_size: int, undo: UndoLog) -> None:
@@ -38,6 +39,7 @@ class RowSampling:
         self.rules = np.full(num_rows, None, np.object_)
         self.num_logprobs = np.full(num_rows, NO_LOGPROBS, np.int32)
         self.num_prompt_logprobs = np.full(num_rows, NO_LOGPROBS, np.int32)
+        self.takes_best = np.zeros(num_rows, np.bool_)
         self._vocab_size = vocab_size
         self._undo = undo
 
@@ -62,6 +64,8 @@ class RowSampling:
         # As a slice, so that the object itself is stored and restored.
         write(self.rules, slice(row, row + 1), [rules])
         self._set_logprobs(added)
+        is_plain = rules is None and not added.HasField("num_logprobs")
+        write(self.takes_best, row, temperature == 0 and is_plain)
 
     def _set_logprobs(self, added: step_pb2.AddedRow) -> None:
         wanted = added.num_logprobs if added.HasField("num_logprobs") else NO_LOGPROBS
@@ -89,4 +93,5 @@ class RowSampling:
         return (
             *(self.temperature, self.top_p, self.min_p, self.top_k),
             *(self.has_rules, self.rules, self.num_logprobs, self.num_prompt_logprobs),
+            self.takes_best,
         )

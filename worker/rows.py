@@ -7,7 +7,7 @@ A step uses it in this order:
     ...forward over columns...
     rows.advance(columns)           what was computed counts as computed
     rows.fork(plan)                 siblings appear, with the same tokens and blocks
-    rows.append_token(row, token)   for each row sampled, siblings included
+    rows.append_tokens(rows, tokens)  for the rows sampled, siblings included
 
 Idea of permanent rows and plans of deltas: vLLM's model runner v2.
 """
@@ -135,14 +135,14 @@ class Rows:
             self.seed[row] = forked.seed
             self.is_used[row] = True
 
-    def append_token(self, row: int, token_id: int) -> None:
-        """Append the token sampled for the row.
+    def append_tokens(self, rows: NDArray[np.intp], token_ids: NDArray[np.int64]) -> None:
+        """Append the token sampled for each of these rows.
 
         A row whose sampling failed gets any token: plans that are under way count on its position,
         and the scheduler drops what they bring.
         """
-        self.token_ids[row, self.num_tokens[row]] = token_id
-        self.num_tokens[row] += 1
+        self.token_ids[rows, self.num_tokens[rows]] = token_ids
+        self.num_tokens[rows] += 1
 
     def append_unknown_tokens(self, rows: NDArray[np.intp]) -> None:
         """Count a token that was sampled for each row; which ones, only a device knows."""

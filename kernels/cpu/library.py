@@ -37,6 +37,7 @@ _SIGNATURES: dict[str, list[type]] = {
     "paged_attention": [*[c_void_p] * 6, *[c_int64] * 7, c_float, c_int32],
     "linear": [POINTER(PackedWeight), *[c_void_p] * 2, c_int64],
     "add_linear": [POINTER(PackedWeight), *[c_void_p] * 2, c_int64],
+    "linear_argmax": [POINTER(PackedWeight), *[c_void_p] * 2, c_int64],
     "decoder_layers": [c_void_p] * 5,
     "sample": [*[c_void_p] * 8, *[c_int64] * 2],
     "copy_blocks": [*[c_void_p] * 3, *[c_int64] * 4],

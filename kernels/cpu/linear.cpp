@@ -3,7 +3,8 @@
 // The weight lies in panels of PANEL output features. In a panel, the units (see tile.h) of all
 // features at one k come one after the other, so the inner loop reads the weight as a stream.
 
-#include "panels.h"
+#include "linear.h"
+#include "panel_maxima.h"
 #include "profile.h"
 #include "quantized_linear.h"
 
@@ -56,8 +57,8 @@ void multiply_panel(Matrix<const typename U::Unit> x, const typename U::Unit* pa
     }
 }
 
-template <typename U, typename T>
-void multiply(const void* x, int64_t num_rows, const Result<T>& result) {
+template <typename U, typename R>
+void multiply(const void* x, int64_t num_rows, const R& result) {
     using Unit = typename U::Unit;
     const PackedWeight& weight = result.weight;
     const int64_t in_units = weight.in_features / U::PER_UNIT;
@@ -73,16 +74,24 @@ void multiply(const void* x, int64_t num_rows, const Result<T>& result) {
     });
 }
 
-void product(const PackedWeight& weight, const void* x, void* out, int64_t num_rows, bool adds) {
-    const profile::Timer timer(profile::is_in_layers ? profile::Part::LINEAR : profile::Part::HEAD);
-    if (weight.layout != Layout::PANELS) return quantized_product(weight, x, out, num_rows, adds);
+void run(const PackedWeight& weight, const void* x, void* out, int64_t num_rows, bool adds) {
     with_dtype(weight.out_dtype, [&](auto element) {
-        const Result<decltype(element)> result = {weight, static_cast<decltype(element)*>(out), adds};
-        with_unit(weight.dtype, [&](auto unit) { multiply<decltype(unit)>(x, num_rows, result); });
+        using T = decltype(element);
+        product(x, num_rows, Result<T>{weight, static_cast<T*>(out), adds});
     });
 }
 
 }  // namespace
+
+template <typename R>
+void product(const void* x, int64_t num_rows, const R& result) {
+    const profile::Timer timer(profile::is_in_layers ? profile::Part::LINEAR : profile::Part::HEAD);
+    const PackedWeight& weight = result.weight;
+    if (weight.layout != Layout::PANELS) return quantized_product(x, num_rows, result);
+    with_unit(weight.dtype, [&](auto unit) { multiply<decltype(unit)>(x, num_rows, result); });
+}
+
+template void product(const void*, int64_t, const PanelMaxima&);
 
 extern "C" int64_t panel_width() { return PANEL; }
 
@@ -96,10 +105,10 @@ extern "C" int64_t prefers_panels() {
 }
 
 extern "C" void linear(const PackedWeight* weight, const void* x, void* out, int64_t num_rows) {
-    product(*weight, x, out, num_rows, false);
+    run(*weight, x, out, num_rows, false);
 }
 
 extern "C" void add_linear(const PackedWeight* weight, const void* x, void* residual,
                            int64_t num_rows) {
-    product(*weight, x, residual, num_rows, true);
+    run(*weight, x, residual, num_rows, true);
 }

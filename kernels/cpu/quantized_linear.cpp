@@ -4,9 +4,9 @@
 
 #include "quantized_linear.h"
 
-#include <memory>
-
+#include "panel_maxima.h"
 #include "quantized_weight.h"
+#include "scratch.h"
 
 namespace {
 
@@ -124,9 +124,8 @@ void multiply_panel(const typename W::X* x, const uint8_t* panel, const uint8_t*
     }
 }
 
-template <typename W, typename T>
-void multiply(const typename W::X* x, int64_t num_rows, int64_t groups_per_row,
-              const Result<T>& result) {
+template <typename W, typename R>
+void multiply(const typename W::X* x, int64_t num_rows, int64_t groups_per_row, const R& result) {
     const int64_t units_bytes = groups_per_row * W::GROUP_BYTES;
     auto panel = [&](int64_t i) {
         return static_cast<const uint8_t*>(result.weight.data) +
@@ -143,42 +142,32 @@ void multiply(const typename W::X* x, int64_t num_rows, int64_t groups_per_row,
     });
 }
 
-// Memory that a thread keeps from one product to the next.
-void* scratch(int64_t bytes) {
-    thread_local std::unique_ptr<char[]> memory;
-    thread_local int64_t size = 0;
-    if (size < bytes) {
-        memory.reset(new char[bytes]);
-        size = bytes;
-    }
-    return memory.get();
-}
-
-template <typename W>
-void quantize_and_multiply(const PackedWeight& weight, const void* x, void* out, int64_t num_rows,
-                           bool adds) {
+template <typename W, typename R>
+void quantize_and_multiply(const void* x, int64_t num_rows, const R& result) {
     using X = typename W::X;
+    const PackedWeight& weight = result.weight;
     const int64_t groups_per_row = groups_of(weight.in_features, W::GROUP);
-    auto* groups = static_cast<X*>(scratch(num_rows * groups_per_row * sizeof(X)));
+    auto* groups = scratch<X>(num_rows * groups_per_row);
     quantize_rows(x, weight.dtype, num_rows, weight.in_features, groups);
-    with_dtype(weight.out_dtype, [&](auto element) {
-        const Result<decltype(element)> result = {weight, static_cast<decltype(element)*>(out), adds};
-        multiply<W>(groups, num_rows, groups_per_row, result);
-    });
+    multiply<W>(groups, num_rows, groups_per_row, result);
 }
 
 }  // namespace
 
-void quantized_product(const PackedWeight& weight, const void* x, void* out, int64_t num_rows,
-                       bool adds) {
-    switch (weight.layout) {
+template <typename R>
+void quantized_product(const void* x, int64_t num_rows, const R& result) {
+    switch (result.weight.layout) {
         case Layout::INT8:
-            return quantize_and_multiply<Int8Weight>(weight, x, out, num_rows, adds);
+            return quantize_and_multiply<Int8Weight>(x, num_rows, result);
         case Layout::Q8:
-            return quantize_and_multiply<Q8Weight>(weight, x, out, num_rows, adds);
+            return quantize_and_multiply<Q8Weight>(x, num_rows, result);
         case Layout::Q4:
-            return quantize_and_multiply<Q4Weight>(weight, x, out, num_rows, adds);
+            return quantize_and_multiply<Q4Weight>(x, num_rows, result);
         case Layout::PANELS:
             break;
     }
 }
+
+template void quantized_product(const void*, int64_t, const Result<float>&);
+template void quantized_product(const void*, int64_t, const Result<BFloat16>&);
+template void quantized_product(const void*, int64_t, const PanelMaxima&);

@@ -3,6 +3,6 @@
 
 #include "ops.h"
 
-// The product of a weight whose layout is one of the quantized ones; it replaces `out` or is added.
-void quantized_product(const PackedWeight& weight, const void* x, void* out, int64_t num_rows,
-                       bool adds);
+// As `product` of linear.h, for a weight whose layout is one of the quantized ones.
+template <typename R>
+void quantized_product(const void* x, int64_t num_rows, const R& result);

@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from octavo.block_hash import extend_chain, root_hash
 from octavo.scheduler.config import SchedulerConfig
 from octavo.v1 import step_pb2
@@ -208,7 +210,7 @@ class FakeWorker:
         )
         token = GARBAGE if is_spoilt else next_token(state.token_ids, state.seed)
         state.token_ids.append(token)
-        self._real_rows.append_token(row, token)
+        self._real_rows.append_tokens(np.array([row]), np.array([token]))
         return token
 
     def _spoil(self, row: int, num_new: int) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from octavo.v1 import common_pb2, step_pb2
@@ -70,9 +71,9 @@ def run(rows: Rows, step_plan: step_pb2.StepPlan, token_id: int = 9) -> None:
     columns = rows.apply(step_plan)
     rows.advance(columns)
     rows.fork(step_plan)
-    sampled = columns.row[columns.needs_sample].tolist()
-    for row in sampled + [forked.row for forked in step_plan.forked_rows]:
-        rows.append_token(row, token_id)
+    forked = [fork.row for fork in step_plan.forked_rows]
+    sampled = np.append(columns.row[columns.needs_sample], forked).astype(np.intp)
+    rows.append_tokens(sampled, np.full(len(sampled), token_id))
 
 
 def state(rows: Rows) -> list[bytes]:

@@ -15,6 +15,7 @@ from octavo.kernels.decoder_layers import DecoderLayers, LayerWeights, PagedToke
 from octavo.kernels.kv_blocks import KvBlocks
 from octavo.kernels.kv_pages import KvPages
 from octavo.kernels.linear import PackedWeight, linear
+from octavo.kernels.linear_argmax import linear_argmax
 from octavo.kernels.rms_norm import rms_norm
 from octavo.kernels.workspace import Workspace
 
@@ -93,3 +94,7 @@ class Decoder:
     def logits(self, hidden: Tensor, workspace: Workspace | None = None) -> Tensor:
         """Apply the head to rows of `hidden_states`; float32 [len(hidden), vocab_size]."""
         return linear(hidden, self._weights.lm_head, workspace)
+
+    def best_tokens(self, hidden: Tensor) -> Tensor:
+        """Return the token of the largest logit of each row: int64, -1 where there is none."""
+        return linear_argmax(hidden, self._weights.lm_head)
