@@ -26,6 +26,9 @@ from .v1 import inference_pb2, scheduling_pb2
 _ROUTER_ID = bytes(16)
 _UNLIMITED = 2**63
 
+# How long what steps bring may wait to be read: all of it is then one event for each output.
+_READ_INTERVAL_S = 0.2
+
 Request = inference_pb2.GenerateRequest | inference_pb2.ChatRequest
 
 
@@ -59,8 +62,8 @@ class InProcessScheduler(SchedulerClient):
         await on_change()
         await asyncio.Event().wait()
 
-    def step(self) -> None:
-        """Plan a step, run it, and hand its tokens out."""
+    def step(self) -> bool:
+        """Plan a step, run it, and hand its tokens out; returns whether there was one to run."""
         plan = self._scheduler.schedule(time.monotonic_ns())
         if plan is not None:
             result = self._runner.start(plan).result()
@@ -69,6 +72,7 @@ class InProcessScheduler(SchedulerClient):
             self._scheduler.update(result, time.monotonic_ns())
         for outputs in self._scheduler.take_outputs().values():
             self._hand_out(outputs)
+        return plan is not None
 
     async def _call_submit(self, request: scheduling_pb2.SubmitRequest) -> None:
         try:
@@ -137,19 +141,21 @@ class OfflineEngine:
                 calls.append(asyncio.create_task(self._answer(reader, on_finished)))
                 await reader.accepted(calls[-1])
             answers = asyncio.gather(*calls)
+            read_s = time.monotonic()
             while not answers.done():
-                self._step()
-                # The calls take what the step brought, and an interrupt is noticed.
-                await asyncio.sleep(0)
+                if not self._step() or time.monotonic() - read_s > _READ_INTERVAL_S:
+                    # The calls take what the steps brought, and an interrupt is noticed.
+                    await asyncio.sleep(0)
+                    read_s = time.monotonic()
             return await answers
         finally:
             for call in calls:
                 call.cancel()
             await asyncio.gather(*calls, return_exceptions=True)
 
-    def _step(self) -> None:
+    def _step(self) -> bool:
         try:
-            self._scheduler.step()
+            return self._scheduler.step()
         except Exception as error:
             # Scheduler and model no longer agree on what has been computed.
             self._failure = error
