@@ -65,7 +65,7 @@ async def _work(endpoint: str) -> None:
         await scheduler.welcomed()
         rng = random.Random(0)
         while True:
-            plan = await scheduler.next_plan()
+            plan = await scheduler.next_plan_at_once()
             received_ns = time.monotonic_ns()
             result = step_pb2.StepResult.FromString(answer(plan, rng))
             # The field for what receiving took holds when it was done; the other, when it is sent.

@@ -22,6 +22,7 @@ SUBSTITUTIONS = {
     "stream=True": "stream=True, max_tokens=16",
     "bench_offline": "bench_offline --num-requests 2 --input-len 16 --output-len 4",
     "bench_scheduler_step": "bench_scheduler_step --num-running 8",
+    "bench_step_gap": "bench_step_gap --num-running 1",
     # Writes what is committed.
     "plot_scheduler_step": "plot_scheduler_step --svg-path {folder}/scheduler_step.svg",
     "--mock-only": "--mock-only --num-streams 2 --output-len 8 --rounds 1",
@@ -64,6 +65,7 @@ EXPECTED = {
     "python -m benchmarks.bench_paged_attention --threads 2": [r"bfloat16 +64 +256 +1 +9/3x64"],
     "python -m benchmarks.bench_serving_path --mock-only": [r"router +[\d.]+ us of CPU a token"],
     "python -m benchmarks.bench_scheduler_step": [r"\n +8 "],
+    "python -m benchmarks.bench_step_gap": [r"ahead %.*\n(.*\n)*? +1 "],
     "python -m benchmarks.plot_scheduler_step": [r"\n\| 4,096 \|"],
     "source .venv/bin/activate": [r"\.venv/bin/octavo"],
 }
