@@ -74,7 +74,7 @@ struct Result {
     void store(const Piece& piece, Sum sum) const {
         if (weight.is_gated) {
             each_vec(piece, PANEL / 2, [&](Vec, int64_t row, int64_t i) {
-                return silu(sum(row, i)) * sum(row, PANEL / 2 + i);
+                return silu<T>(sum(row, i)) * sum(row, PANEL / 2 + i);
             });
         } else if (adds) {
             each_vec(piece, PANEL, [&](Vec old, int64_t row, int64_t i) { return old + sum(row, i); });

@@ -12,7 +12,7 @@ extern "C" void silu_and_mul(const void* gate_up, void* out, int64_t num_rows, i
             const T* up = gate + dim;
             T* target = static_cast<T*>(out) + row * dim;
             for_each_vec(dim, [&](int64_t i, auto load, auto store) {
-                store(target + i, silu(load(gate + i)) * load(up + i));
+                store(target + i, silu<T>(load(gate + i)) * load(up + i));
             });
         });
     });
