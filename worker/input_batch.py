@@ -30,6 +30,8 @@ def gather(rows: Rows, columns: PlanColumns) -> StepInput:
     table = rows.block_tables[_GROUP]
     blocks = table[token_row, positions // block_size].astype(np.int64)
     num_blocks = -(-int(seq_lens.max()) // block_size)
+    last = query_start_loc[1:].astype(np.int64) - 1
+    is_all = len(positions) == len(row) and bool(columns.needs_sample.all())
     return StepInput(
         input_ids=torch.from_numpy(rows.token_ids[token_row, positions]),
         tokens=PagedTokens(
@@ -39,7 +41,5 @@ def gather(rows: Rows, columns: PlanColumns) -> StepInput:
             seq_lens=torch.from_numpy(seq_lens.astype(np.int32)),
             query_start_loc=torch.from_numpy(query_start_loc),
         ),
-        logits_indices=torch.from_numpy(
-            query_start_loc[1:][columns.needs_sample].astype(np.int64) - 1
-        ),
+        logits_indices=None if is_all else torch.from_numpy(last[columns.needs_sample]),
     )

@@ -64,7 +64,8 @@ class ModelRunner:
         runs = prompt_runs(self._rows, columns)
         hidden = self._forward(columns, runs)
         sampled = SampledRows.of(plan, columns)
-        failed = self._add_prompt_logprobs(runs, hidden[sampled.num_logits :], result)
+        of_runs = hidden[sampled.num_logits :]
+        failed = self._add_prompt_logprobs(runs, of_runs, result) if runs else set()
         computed = time.monotonic_ns()
         self._rows.advance(columns)
         self._rows.fork(plan)
@@ -91,6 +92,8 @@ class ModelRunner:
             return torch.empty(0, self._decoder.config.hidden_size, dtype=self._decoder.dtype)
         step = gather(self._rows, columns)
         if runs:
+            # Tokens within a prompt are not sampled from, so there are indices of those that are.
+            assert step.logits_indices is not None
             of_runs = torch.from_numpy(np.concatenate([run.indices for run in runs]))
             step = replace(step, logits_indices=torch.cat((step.logits_indices, of_runs)))
         return self._decoder.hidden_states(step)
@@ -159,13 +162,16 @@ class ModelRunner:
         """
         if failed:
             tokens[np.isin(rows, list(failed))] = _NOT_A_NUMBER
-        is_lost = tokens == _NOT_A_NUMBER
-        for place in np.flatnonzero(is_lost).tolist():
-            if (row := int(rows[place])) not in failed:
-                message = NO_NUMBERS if logits is None else _why_no_token(logits[place])
-                result.errors.append(RowError(row=row, message=message))
-        self._rows.append_tokens(rows, np.where(is_lost, ANY_TOKEN, tokens))
-        result.token_ids.extend(tokens[~is_lost].tolist())
+        told = tokens.tolist()
+        if _NOT_A_NUMBER in told:
+            for place in np.flatnonzero(tokens == _NOT_A_NUMBER).tolist():
+                if (row := int(rows[place])) not in failed:
+                    message = NO_NUMBERS if logits is None else _why_no_token(logits[place])
+                    result.errors.append(RowError(row=row, message=message))
+            told = [token for token in told if token != _NOT_A_NUMBER]
+            tokens = np.where(tokens == _NOT_A_NUMBER, ANY_TOKEN, tokens)
+        self._rows.append_tokens(rows, tokens)
+        result.token_ids.extend(told)
 
 
 def _last_new_block(plan: StepPlan) -> int:

@@ -239,7 +239,7 @@ class Rows:
         if len(row) and (row.max() >= self.limits.num_rows or not self.is_used[row].all()):
             unknown = next(i for i in plan.row if i >= len(self.is_used) or not self.is_used[i])
             raise BadPlan(f"row {unknown} has work, but is not in use")
-        if len(np.unique(row)) != len(row):
+        if len(set(plan.row)) != len(row):
             raise BadPlan("a row has work twice in one step")
         if len(row) and num_new.min() < 1:
             raise BadPlan(f"row {row[np.argmin(num_new)]} has work of no tokens")

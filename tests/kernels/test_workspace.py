@@ -20,5 +20,14 @@ def test_memory_is_used_again_unless_more_is_needed() -> None:
     assert (large == 1).all()
 
 
+def test_what_was_taken_last_is_given_again() -> None:
+    workspace = Workspace()
+    first = workspace.take((3, 5), torch.float32)
+    again = workspace.take((3, 5), torch.float32)
+    assert again.data_ptr() == first.data_ptr()
+    other = workspace.take((3, 5), torch.bfloat16)
+    assert (other.shape, other.dtype) == ((3, 5), torch.bfloat16)
+
+
 def test_nothing_can_be_taken() -> None:
     assert Workspace().take((0, 5), torch.float32).shape == (0, 5)

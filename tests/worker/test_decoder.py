@@ -104,3 +104,12 @@ def test_no_logits_are_computed_where_none_are_wanted(tmp_path: Path) -> None:
     silent = replace(inputs, logits_indices=torch.empty(0, dtype=torch.int64))
     with torch.inference_mode():
         assert decoder.forward(silent).shape == (0, 96)
+
+
+def test_logits_of_all_tokens_need_no_indices(tmp_path: Path) -> None:
+    save_tiny_llama(tmp_path)
+    decoder = load(tmp_path, torch.float32)
+    inputs = step_input([(TOKENS, 0, list(range(14)))], BLOCK_SIZE)
+    with torch.inference_mode():
+        expected = decoder.forward(inputs)
+        assert torch.equal(decoder.forward(replace(inputs, logits_indices=None)), expected)

@@ -30,12 +30,13 @@ class StepInput:
     Attributes:
         input_ids: int32 [num_tokens].
         tokens: where they are.
-        logits_indices: int64 or int32 [num_logits], the tokens whose logits are wanted.
+        logits_indices: int64 or int32 [num_logits], the tokens whose logits are wanted; None: all
+            tokens.
     """
 
     input_ids: Tensor
     tokens: PagedTokens
-    logits_indices: Tensor
+    logits_indices: Tensor | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,9 @@ class Decoder:
         residual = functional.embedding(step.input_ids, weights.embed_tokens)
         self._layers.run(residual, step.tokens)
         # Only tokens after which one is sampled need logits: one of a thousand in a long prompt.
-        return rms_norm(residual[step.logits_indices], weights.norm, self.config.rms_norm_eps)
+        if step.logits_indices is not None:
+            residual = residual[step.logits_indices]
+        return rms_norm(residual, weights.norm, self.config.rms_norm_eps)
 
     def logits(self, hidden: Tensor, workspace: Workspace | None = None) -> Tensor:
         """Apply the head to rows of `hidden_states`; float32 [len(hidden), vocab_size]."""
