@@ -47,26 +47,52 @@ bool spin(Clock::duration limit, Condition is_true) {
     return is_true();
 }
 
-// Woken again and again, a thread may land on the core of the one that woke it, and stay there for
-// milliseconds while others idle. So each worker has a core, from the last one down; the caller may go
-// where it likes, and takes the pieces of a worker whose core is busy. Where there are fewer threads
-// than cores all may go where they like: other processes may have such threads, too, and two of the
-// system's cores may be halves of one.
-void stay_on_cpu(int64_t number, int64_t num_threads) {
+// The cores that workers have. Woken again and again, a thread may land on the core of the one that woke
+// it, and stay there for milliseconds while others idle. So each worker has a core, from the last one
+// down, and the caller keeps off these: it goes where it likes among the others, and takes the pieces of
+// a worker whose core is busy. Where there are fewer threads than cores all may go where they like:
+// other processes may have such threads, too, and two of the system's cores may be halves of one.
+class Cores {
+  public:
+    // Gives this thread a core of its own.
+    void take(int64_t number, int64_t num_threads) {
 #ifdef __linux__
-    cpu_set_t allowed, one;
-    if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return;
-    if (num_threads < CPU_COUNT(&allowed)) return;
-    int64_t left = number % CPU_COUNT(&allowed);
-    for (int cpu = CPU_SETSIZE - 1; cpu >= 0; --cpu) {
-        if (!CPU_ISSET(cpu, &allowed) || left-- > 0) continue;
-        CPU_ZERO(&one);
-        CPU_SET(cpu, &one);
-        pthread_setaffinity_np(pthread_self(), sizeof one, &one);
-        return;
-    }
+        cpu_set_t allowed, one;
+        if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return;
+        if (num_threads < CPU_COUNT(&allowed)) return;
+        int64_t left = number % CPU_COUNT(&allowed);
+        for (int cpu = CPU_SETSIZE - 1; cpu >= 0; --cpu) {
+            if (!CPU_ISSET(cpu, &allowed) || left-- > 0) continue;
+            CPU_ZERO(&one);
+            CPU_SET(cpu, &one);
+            if (pthread_setaffinity_np(pthread_self(), sizeof one, &one) == 0) is_taken_[cpu] = true;
+            return;
+        }
 #endif
-}
+    }
+
+    // Moves this thread, if it is on a worker's core: the system may take a second to. What it is
+    // allowed to stays as it is, for its threads and processes to come.
+    void leave() const {
+#ifdef __linux__
+        const int here = sched_getcpu();
+        if (here < 0 || here >= CPU_SETSIZE || !is_taken_[here].load(std::memory_order_relaxed)) return;
+        cpu_set_t allowed, others;
+        if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return;
+        CPU_ZERO(&others);
+        for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+            if (CPU_ISSET(cpu, &allowed) && !is_taken_[cpu]) CPU_SET(cpu, &others);
+        }
+        if (CPU_COUNT(&others) == 0 || sched_setaffinity(0, sizeof others, &others) != 0) return;
+        sched_setaffinity(0, sizeof allowed, &allowed);
+#endif
+    }
+
+#ifdef __linux__
+  private:
+    std::atomic<bool> is_taken_[CPU_SETSIZE] = {};
+#endif
+};
 
 // Which job it is, and its next piece that nobody has taken, in one word: a thread that comes late,
 // with what it has read of a job that is over, fails to take a piece of the next one.
@@ -81,6 +107,7 @@ class Pool {
         while (num_workers_ < num_threads - 1) {
             std::thread(&Pool::work, this, num_workers_++, thread_pool::num_threads()).detach();
         }
+        cores_.leave();
         // Nobody can take a piece while the job is being changed.
         const uint64_t closed = next_.load() | PIECE;
         next_.store(closed);
@@ -111,7 +138,7 @@ class Pool {
     }
 
     void work(int64_t number, int64_t of_threads) {
-        stay_on_cpu(number, of_threads);
+        cores_.take(number, of_threads);
         uint64_t seen = 0;
         while (true) {
             auto is_new = [&] { return next_.load() / ONE_JOB != seen && !is_closed(); };
@@ -146,6 +173,7 @@ class Pool {
         }
     }
 
+    Cores cores_;
     std::atomic<uint64_t> next_{PIECE};
     std::atomic<int64_t> num_pieces_{0}, max_workers_{0}, num_done_{0};
     std::atomic<void (*)(void*, int64_t)> piece_{nullptr};

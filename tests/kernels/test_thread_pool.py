@@ -30,6 +30,20 @@ for thread in set(os.listdir("/proc/self/task")) - before:
     print(len(os.sched_getaffinity(int(thread))), *os.sched_getaffinity(int(thread)))
 """
 
+_CALLER_ON_A_TAKEN_CORE = """
+import os, torch
+from octavo.kernels.linear import linear, pack_weight
+from octavo.kernels.threads import set_num_threads
+allowed = os.sched_getaffinity(0)
+set_num_threads(len(allowed))
+x, packed = torch.randn(8, 64), pack_weight(torch.randn(1024, 64))
+linear(x, packed)
+os.sched_setaffinity(0, {max(allowed)})
+os.sched_setaffinity(0, allowed)
+linear(x, packed)
+print(os.sched_getaffinity(0) == allowed)
+"""
+
 
 def product(num_threads: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return x, the weight and x times it, which so many threads have computed."""
@@ -85,3 +99,11 @@ def test_fewer_threads_than_cores_may_go_where_they_like(cpu: ctypes.CDLL) -> No
     if num_cores < 3:
         pytest.skip("two threads are as many as there are cores")
     assert all(len(each) == num_cores for each in cores_of_threads(2))
+
+
+def test_a_caller_that_is_moved_off_the_core_of_a_thread_may_still_go_anywhere(
+    cpu: ctypes.CDLL,
+) -> None:
+    command = [sys.executable, "-c", _CALLER_ON_A_TAKEN_CORE]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "True\n"
