@@ -151,6 +151,7 @@ class _Native:
             num_kv_heads=pages.num_kv_heads,
             head_dim=pages.head_dim,
             block_size=pages.block_size,
+            block_bytes=pages.tensor[0].nbytes,
             cos_sin=decoder.cos_sin.data_ptr(),
             eps=decoder.eps,
             scale=decoder.scale,
@@ -207,7 +208,8 @@ class _Native:
 class _Model(ctypes.Structure):
     _fields_ = (
         *((name, c_int64) for name in ("num_layers", "hidden_size")),
-        *((name, c_int64) for name in ("num_heads", "num_kv_heads", "head_dim", "block_size")),
+        *((name, c_int64) for name in ("num_heads", "num_kv_heads", "head_dim")),
+        *((name, c_int64) for name in ("block_size", "block_bytes")),
         ("cos_sin", c_void_p),
         ("eps", c_float),
         ("scale", c_float),

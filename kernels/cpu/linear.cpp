@@ -18,11 +18,39 @@ constexpr int64_t AHEAD_BYTES = 2048;
 // Tiles that it takes to fetch the next panel, at a line for each step.
 constexpr int64_t FETCHING_TILES = std::max<int64_t>(PANEL * 4 / CACHE_LINE, 1);
 
+// A part of a slab whose steps each fetch a line of what a later operation reads. Past the L2 cache,
+// where it would take the place of what the product reads again and again.
+template <typename U>
+struct PartialSlab : Slab<U, TILE_VECS> {
+    const char* ahead;
+
+    void fetch(int64_t k) const { __builtin_prefetch(ahead + k * CACHE_LINE, 0, 0); }
+};
+
+// Adds the products of one slab for the rows of a tile, and takes a chunk for each part of it.
+template <typename U>
+void multiply_and_fetch(const Slab<U, TILE_VECS>& slab, Matrix<const typename U::Unit> x,
+                        FetchAhead& ahead, Matrix<float> sums, int64_t num_rows) {
+    constexpr int64_t STEPS = FetchAhead::LINES;
+    PartialSlab<U> parts[(SLAB_UNITS + STEPS - 1) / STEPS];
+    int64_t num_parts = 0;
+    ahead.take((slab.depth + STEPS - 1) / STEPS, [&](const char* chunk) {
+        const int64_t k = num_parts * STEPS;
+        auto& part = parts[num_parts++];
+        static_cast<Slab<U, TILE_VECS>&>(part) =
+            Slab<U, TILE_VECS>::at(slab.columns[0] + k * slab.stride, slab.stride, slab.first + k,
+                                   std::min(STEPS, slab.depth - k));
+        part.ahead = chunk;
+    });
+    multiply_rows<U, TILE_VECS>(num_rows, x, parts, num_parts, sums);
+}
+
 // Adds the products of one slab for num_rows rows of activations. While it stays in the L2 cache, what
-// lies at `next` is fetched, evenly, so that memory never rests and never has to be waited for.
+// lies at `next` is fetched, evenly, so that memory never rests and never has to be waited for; then
+// what is ahead of the product.
 template <typename U>
 void multiply_slab(const Slab<U, TILE_VECS>& slab, Matrix<const typename U::Unit> x,
-                   const char* next, Matrix<float> sums, int64_t num_rows) {
+                   const char* next, FetchAhead& ahead, Matrix<float> sums, int64_t num_rows) {
     const int64_t num_tiles = (num_rows + TILE_ROWS - 1) / TILE_ROWS;
     int64_t row = 0;
     auto multiply = [&](const auto& some_slab, int64_t end) {
@@ -39,6 +67,12 @@ void multiply_slab(const Slab<U, TILE_VECS>& slab, Matrix<const typename U::Unit
                      num_rows * (tile + 1) / num_tiles);
             next += slab.depth * CACHE_LINE;
         }
+        for (int64_t tile = FETCHING_TILES; tile < num_tiles && !ahead.is_done(); ++tile) {
+            const int64_t end = num_rows * (tile + 1) / num_tiles;
+            multiply_and_fetch<U>(slab, {x.row(row), x.stride}, ahead,
+                                  {sums.row(row), sums.stride}, end - row);
+            row = end;
+        }
     }
     multiply(slab, num_rows);
 }
@@ -46,19 +80,20 @@ void multiply_slab(const Slab<U, TILE_VECS>& slab, Matrix<const typename U::Unit
 // The sums of one panel's features for num_rows rows of activations.
 template <typename U>
 void multiply_panel(Matrix<const typename U::Unit> x, const typename U::Unit* panel,
-                    const typename U::Unit* next, float* sums, int64_t num_rows) {
+                    const typename U::Unit* next, FetchAhead& ahead, float* sums,
+                    int64_t num_rows) {
     const int64_t in_units = x.stride;
     std::fill_n(sums, num_rows * PANEL, 0.0f);
     for (int64_t k = 0; k < in_units; k += SLAB_UNITS) {
         const auto slab = Slab<U, TILE_VECS>::at(panel + k * PANEL, PANEL, k,
                                                  std::min(SLAB_UNITS, in_units - k));
-        multiply_slab<U>(slab, x, reinterpret_cast<const char*>(next + k * PANEL), {sums, PANEL},
-                         num_rows);
+        multiply_slab<U>(slab, x, reinterpret_cast<const char*>(next + k * PANEL), ahead,
+                         {sums, PANEL}, num_rows);
     }
 }
 
 template <typename U, typename R>
-void multiply(const void* x, int64_t num_rows, const R& result) {
+void multiply(const void* x, int64_t num_rows, FetchAhead& ahead, const R& result) {
     using Unit = typename U::Unit;
     const PackedWeight& weight = result.weight;
     const int64_t in_units = weight.in_features / U::PER_UNIT;
@@ -69,26 +104,33 @@ void multiply(const void* x, int64_t num_rows, const R& result) {
     parallel_pieces(panels_of(weight), num_rows, [&](const Piece& piece, int64_t next) {
         alignas(64) float sums[BLOCK_ROWS * PANEL];
         multiply_panel<U>({rows + piece.first_row * in_units, in_units}, panel(piece.panel),
-                          panel(next), sums, piece.num_rows);
+                          panel(next), ahead, sums, piece.num_rows);
         result.store(piece, [&](int64_t row, int64_t i) { return load(sums + row * PANEL + i); });
     });
 }
 
-void run(const PackedWeight& weight, const void* x, void* out, int64_t num_rows, bool adds) {
-    with_dtype(weight.out_dtype, [&](auto element) {
-        using T = decltype(element);
-        product(x, num_rows, Result<T>{weight, static_cast<T*>(out), adds});
-    });
+template <typename R>
+void multiply(const void* x, int64_t num_rows, FetchAhead& ahead, const R& result) {
+    const profile::Timer timer(profile::is_in_layers ? profile::Part::LINEAR : profile::Part::HEAD);
+    const PackedWeight& weight = result.weight;
+    if (weight.layout != Layout::PANELS) return quantized_product(x, num_rows, result);
+    with_unit(weight.dtype, [&](auto unit) { multiply<decltype(unit)>(x, num_rows, ahead, result); });
 }
 
 }  // namespace
 
+void product(const PackedWeight& weight, const void* x, void* out, int64_t num_rows, bool adds,
+             FetchAhead& ahead) {
+    with_dtype(weight.out_dtype, [&](auto element) {
+        using T = decltype(element);
+        multiply(x, num_rows, ahead, Result<T>{weight, static_cast<T*>(out), adds});
+    });
+}
+
 template <typename R>
 void product(const void* x, int64_t num_rows, const R& result) {
-    const profile::Timer timer(profile::is_in_layers ? profile::Part::LINEAR : profile::Part::HEAD);
-    const PackedWeight& weight = result.weight;
-    if (weight.layout != Layout::PANELS) return quantized_product(x, num_rows, result);
-    with_unit(weight.dtype, [&](auto unit) { multiply<decltype(unit)>(x, num_rows, result); });
+    FetchAhead nothing;
+    multiply(x, num_rows, nothing, result);
 }
 
 template void product(const void*, int64_t, const PanelMaxima&);
@@ -105,10 +147,12 @@ extern "C" int64_t prefers_panels() {
 }
 
 extern "C" void linear(const PackedWeight* weight, const void* x, void* out, int64_t num_rows) {
-    run(*weight, x, out, num_rows, false);
+    FetchAhead nothing;
+    product(*weight, x, out, num_rows, false, nothing);
 }
 
 extern "C" void add_linear(const PackedWeight* weight, const void* x, void* residual,
                            int64_t num_rows) {
-    run(*weight, x, residual, num_rows, true);
+    FetchAhead nothing;
+    product(*weight, x, residual, num_rows, true, nothing);
 }

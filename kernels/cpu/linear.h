@@ -1,7 +1,12 @@
 // Products with a packed weight, for what is made of their sums; see linear.cpp.
 #pragma once
 
+#include "fetch_ahead.h"
 #include "ops.h"
+
+// `linear`, or `add_linear`, of ops.h, and along with it what there is to fetch.
+void product(const PackedWeight& weight, const void* x, void* out, int64_t num_rows, bool adds,
+             FetchAhead& ahead);
 
 // Multiplies num_rows rows by result.weight; `result` stores the sums, piece by piece (see panels.h).
 template <typename R>

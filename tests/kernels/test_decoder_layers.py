@@ -46,6 +46,8 @@ SHAPES = [
     Shape(48, 101, 6, 2, 16),
     Shape(64, 160, 4, 4, 40),
     Shape(30, 24, 3, 1, 10),
+    # Deep enough that a product fetches several pieces of what comes after it.
+    Shape(144, 200, 4, 2, 32),
     # As many heads to a KV head, and as wide ones, as there is room for.
     Shape(32, 40, 64, 1, 2),
     Shape(32, 40, 4, 2, 256),
