@@ -50,7 +50,9 @@ class FetchAhead {
     }
 
   private:
-    // What stays in 32 MiB of L3 cache beside the weights that pass through it, measured.
+    // What stays in 32 MiB of L3 cache beside the weights that pass through it. Measured on two Zen 4
+    // cores, 2026-11: the layers of SmolLM2-135M, for 64 rows of 96 to 288 tokens, take 2.4 to 3.4 ms
+    // less, of 41 to 55.
     static constexpr int64_t MOST_BYTES = 7'000'000;
 
     std::vector<int32_t> blocks_;
