@@ -18,10 +18,12 @@ import torch
 from torch import Tensor
 
 from .cpu import library
+from .device_attention import device_attention_for
 from .kv_blocks import KvBlocks
 from .kv_pages import KvPages
 from .linear import PackedWeight, add_linear, linear
 from .paged_attention import check_heads, paged_attention
+from .paged_tokens import PagedTokens
 from .rms_norm import rms_norm
 from .rope_and_store_kv import rope_and_store_kv
 from .workspace import Workspace
@@ -37,25 +39,6 @@ class LayerWeights:
     post_attention_layernorm: Tensor
     gate_up_proj: PackedWeight
     down_proj: PackedWeight
-
-
-@dataclass(frozen=True, slots=True)
-class PagedTokens:
-    """Where the new tokens of a step are: those of each row, one row after another.
-
-    Attributes:
-        positions: int64 [num_tokens], of each token in its row.
-        slot_mapping: int64 [num_tokens], where each token's keys and values go.
-        block_tables: int32 [num_rows, max_blocks]; entries past a row's blocks are ignored.
-        seq_lens: int32 [num_rows], tokens in the cache once this step's are.
-        query_start_loc: int32 [num_rows + 1], prefix sums of the rows' new tokens.
-    """
-
-    positions: Tensor
-    slot_mapping: Tensor
-    block_tables: Tensor
-    seq_lens: Tensor
-    query_start_loc: Tensor
 
 
 class DecoderLayers:
@@ -83,6 +66,7 @@ class DecoderLayers:
         self.num_heads = num_heads
         self.eps = eps
         self.scale = kv_cache[0].head_dim ** -0.5
+        self.device_attention = device_attention_for(kv_cache[0], num_heads, self.scale)
         self._native = _Native.of(self)
 
     @property
@@ -105,6 +89,8 @@ class DecoderLayers:
 
 def layers_by_operation(decoder: DecoderLayers, residual: Tensor, tokens: PagedTokens) -> None:
     """The same, with an operation a call."""
+    if decoder.device_attention is not None:
+        decoder.device_attention.begin(tokens)
     for layer, pages in zip(decoder.layers, decoder.kv_cache, strict=True):
         hidden = rms_norm(residual, layer.input_layernorm, decoder.eps)
         attended = _attention(decoder, layer, pages, hidden, tokens)
@@ -124,9 +110,11 @@ def _attention(
     num_kv_heads = pages.num_kv_heads
     q, k, v = qkv.split_with_sizes((decoder.num_heads, num_kv_heads, num_kv_heads), dim=1)
     rope_and_store_kv(q, k, v, decoder.cos_sin, tokens.positions, pages, tokens.slot_mapping)
-    attended = paged_attention(
-        q, pages, tokens.block_tables, tokens.seq_lens, tokens.query_start_loc, decoder.scale
-    )
+    if decoder.device_attention is not None and isinstance(pages, KvBlocks):
+        attended = decoder.device_attention.attend(q, pages)
+    else:
+        rows = (tokens.block_tables, tokens.seq_lens, tokens.query_start_loc)
+        attended = paged_attention(q, pages, *rows, decoder.scale)
     return attended.view(len(hidden), -1)
 
 

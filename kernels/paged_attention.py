@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .cpu import library
+from .gpu.interpreter import interpreting
 from .kv_blocks import KvBlocks
 from .kv_pages import MAX_HEAD_DIM, KvPages
 
@@ -40,10 +41,16 @@ def paged_attention(
     Returns:
         [num_tokens, num_heads, head_dim], contiguous, dtype of q.
     """
+    rows = (block_tables, seq_lens, query_start_loc)
+    if isinstance(pages, KvBlocks) and (q.is_cuda or interpreting()):
+        # Triton is there where a device is.
+        from .gpu import prefill_attention as gpu
+
+        scales = {"k_scale": pages.k_scale, "v_scale": pages.v_scale}
+        return gpu.prefill_attention(q, pages.k_cache, pages.v_cache, *rows, scale, **scales)
     cpu = library.load_for(q.dtype)
     if cpu is None or isinstance(pages, KvBlocks):
-        args = (q, pages, block_tables, seq_lens, query_start_loc, scale)
-        return paged_attention_reference(*args)
+        return paged_attention_reference(q, pages, *rows, scale)
     _check(q, pages, block_tables, seq_lens, query_start_loc)
     _, num_heads, head_dim = q.shape
     out = torch.empty(q.shape, dtype=q.dtype)

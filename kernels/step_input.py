@@ -10,8 +10,8 @@ last is on the device, and nobody waits for it. Idea: vLLM's model runner v2.
 import torch
 from torch import Tensor
 
-from .decoder_layers import PagedTokens
 from .gpu.interpreter import interpreting
+from .paged_tokens import PagedTokens
 
 
 def step_input(

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from octavo.kernels.decoder_layers import PagedTokens
+from octavo.kernels.paged_tokens import PagedTokens
 
 from .block_tables import ragged_range
 from .models.decoder import StepInput

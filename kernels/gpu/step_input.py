@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from octavo.kernels.decoder_layers import PagedTokens
+from octavo.kernels.paged_tokens import PagedTokens
 
 from .aot import Specialization
 

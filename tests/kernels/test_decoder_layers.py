@@ -10,14 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from octavo.kernels.decoder_layers import (
-    DecoderLayers,
-    LayerWeights,
-    PagedTokens,
-    layers_by_operation,
-)
+from octavo.kernels.decoder_layers import DecoderLayers, LayerWeights, layers_by_operation
 from octavo.kernels.kv_pages import KvPages, page_size
 from octavo.kernels.linear import PackedWeight, pack_weight
+from octavo.kernels.paged_tokens import PagedTokens
 from octavo.kernels.quantized_linear import pack_quantized_weight
 from octavo.kernels.quantized_weight import QuantizedWeight, quantize_int4, quantize_int8
 from tests.kernels.closeness import DTYPES, assert_close

@@ -2,7 +2,7 @@
 
 import torch
 
-from octavo.kernels.decoder_layers import PagedTokens
+from octavo.kernels.paged_tokens import PagedTokens
 from octavo.worker.models.decoder import StepInput
 
 

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional
 
-from octavo.kernels.decoder_layers import DecoderLayers, LayerWeights, PagedTokens
+from octavo.kernels.decoder_layers import DecoderLayers, LayerWeights
 from octavo.kernels.kv_blocks import KvBlocks
 from octavo.kernels.kv_pages import KvPages
 from octavo.kernels.linear import PackedWeight, linear
 from octavo.kernels.linear_argmax import linear_argmax
+from octavo.kernels.paged_tokens import PagedTokens
 from octavo.kernels.rms_norm import rms_norm
 from octavo.kernels.workspace import Workspace
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from octavo.kernels.decoder_layers import PagedTokens
+from octavo.kernels.paged_tokens import PagedTokens
 from octavo.kernels.step_input import step_input, step_input_reference
 
 NUM_ROWS, MAX_TOKENS = 9, 1300
