@@ -6,9 +6,10 @@ from itertools import count
 
 from octavo.scheduler.config import GroupConfig, SchedulerConfig
 from octavo.scheduler.scheduler import Scheduler
-from octavo.v1 import scheduling_pb2, step_pb2
+from octavo.v1 import scheduling_pb2
 from octavo.v1.common_pb2 import PositionLogprobs
-from octavo.worker.model_runner import ModelRunner
+from octavo.worker.pending_step import PendingStep
+from octavo.worker.step_loop import StepRunner
 
 _ROUTER_ID = b"offline"
 
@@ -17,8 +18,8 @@ class OfflineEngine:
     """Runs requests to their end, one step after another.
 
     `epoch` grows from one engine of a runner to the next, as from one scheduler to the next.
-    `plans_ahead` is how many plans are made before the oldest is run: 1, or 2 as when scheduler
-    and worker overlap.
+    `plans_ahead` is how many plans are made before the result of the oldest is told: 1, or 2 as
+    when scheduler and worker overlap.
 
     Attributes:
         logprobs: of each output's tokens, by request key and output index.
@@ -27,7 +28,7 @@ class OfflineEngine:
 
     def __init__(
         self,
-        runner: ModelRunner,
+        runner: StepRunner,
         *,
         epoch: int = 1,
         max_num_batched_tokens: int | None = None,
@@ -63,13 +64,13 @@ class OfflineEngine:
             self.scheduler.submit(request, next(self._clock))
         wanting = {r.request_key for r in requests if r.HasField("num_logprobs")}
         tokens: dict[tuple[bytes, int], list[int]] = defaultdict(list)
-        plans: list[step_pb2.StepPlan] = []
+        steps: list[PendingStep] = []
         while not self.scheduler.is_idle:
             plan = self.scheduler.schedule(next(self._clock))
             if plan is not None:
-                plans.append(plan)
-            if plans and (plan is None or len(plans) == self._plans_ahead):
-                self.scheduler.update(self._runner.execute(plans.pop(0)), next(self._clock))
+                steps.append(self._runner.start(plan))
+            if steps and (plan is None or len(steps) == self._plans_ahead):
+                self.scheduler.update(steps.pop(0).result(), next(self._clock))
             for outputs in self.scheduler.take_outputs().values():
                 _collect(outputs, tokens)
                 self._collect_logprobs(outputs, wanting)

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from octavo.v1 import common_pb2, step_pb2
-from octavo.worker.model_runner import ModelRunner
 
 GREEDY = common_pb2.SamplingParams(temperature=0.0)
 
@@ -13,7 +13,8 @@ GREEDY = common_pb2.SamplingParams(temperature=0.0)
 class PlanDriver:
     """A scheduler without judgement: tests decide every step."""
 
-    runner: ModelRunner
+    runner: Any
+    """A ModelRunner or a DeviceRunner, for tests to look into."""
     block_size: int
     first_block: int = 0
     num_tokens: dict[int, int] = field(default_factory=dict)
@@ -71,7 +72,7 @@ class PlanDriver:
         Args:
             forks: new row → its source and its seed.
         """
-        plan = self._plan(num_new_tokens)
+        plan = self.plan(num_new_tokens)
         for row, (source, seed) in (forks or {}).items():
             self.tables[row] = list(self.tables[source])
             self.num_tokens[row] = self.num_tokens[source]
@@ -80,7 +81,7 @@ class PlanDriver:
             plan.forked_rows.append(
                 step_pb2.ForkedRow(source_row=source, row=row, seed=seed, num_shared_blocks=shared)
             )
-        result = self.runner.execute(plan)
+        result: step_pb2.StepResult = self.runner.execute(plan)
         sampled = [row for row, ends in zip(plan.row, plan.needs_sample, strict=True) if ends]
         failed = {error.row for error in result.errors}
         self._samplers[plan.step_id] = [
@@ -104,7 +105,8 @@ class PlanDriver:
             tokens += self.step({row: min(left, chunk)}).token_ids
         return tokens
 
-    def _plan(self, num_new_tokens: Mapping[int, int]) -> step_pb2.StepPlan:
+    def plan(self, num_new_tokens: Mapping[int, int]) -> step_pb2.StepPlan:
+        """Return the plan of a step that somebody else runs."""
         self.step_id += 1
         changes = step_pb2.GroupBlocks()
         for row, source, target in self._copies:

@@ -1,39 +1,32 @@
 """Sampling parameters and log-probabilities, however the requests that want them are planned."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 from transformers import LlamaForCausalLM
 
-from octavo.kernels.sampling import sample_reference
 from octavo.startup import StartupReport
-from octavo.v1 import common_pb2, scheduling_pb2, step_pb2
+from octavo.v1 import scheduling_pb2
 from octavo.worker.loading import load_model_runner
-from octavo.worker.model_runner import ModelRunner
+from octavo.worker.step_loop import StepRunner
+from tests.worker.any_requests import check_answers, requests
 from tests.worker.offline_engine import OfflineEngine
-from tests.worker.reference_rules import reference_logits
-from tests.worker.runners import settings_for
-from tests.worker.tiny_models import logits_of, save_tiny_llama
+from tests.worker.runners import poisoned_device_runner, settings_for
+from tests.worker.tiny_models import save_tiny_llama
 
-VOCAB_SIZE = 96
-STOP = 7
-PENALTIES = st.sampled_from([0.0, 0.0, -1.5, 0.5, 2.0])
+# The longest request needs 12 blocks of 4; all together, more than there are.
+NUM_BLOCKS = 20
 
 
 class Tiny:
     """One loaded model, used by many engines after one another."""
 
-    def __init__(self, path: Path) -> None:
-        self.model: LlamaForCausalLM = save_tiny_llama(path)
-        # The longest request needs 12 blocks of 4; all together, more than there are.
-        self.runner: ModelRunner = load_model_runner(
-            settings_for(path, num_blocks=20), StartupReport(None)
-        )
+    def __init__(self, model: LlamaForCausalLM, runner: StepRunner) -> None:
+        self.model = model
+        self.runner = runner
         self._epoch = 0
         self.num_preemptions = 0
 
@@ -48,113 +41,22 @@ class Tiny:
         )
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tiny]:
-    tiny = Tiny(tmp_path_factory.mktemp("tiny"))
+def on_cpu(path: Path) -> StepRunner:
+    return load_model_runner(settings_for(path, num_blocks=NUM_BLOCKS), StartupReport(None))
+
+
+def on_device(path: Path) -> StepRunner:
+    return poisoned_device_runner(path, num_blocks=NUM_BLOCKS)
+
+
+@pytest.fixture(scope="module", params=[on_cpu, on_device], ids=["cpu", "device"])
+def tiny(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Tiny]:
+    path = tmp_path_factory.mktemp("tiny")
+    tiny = Tiny(save_tiny_llama(path), request.param(path))
     yield tiny
     assert tiny.num_preemptions, "the blocks were enough for everyone"
-
-
-@st.composite
-def sampling_params(draw: st.DrawFn) -> common_pb2.SamplingParams:
-    params = common_pb2.SamplingParams(
-        temperature=draw(st.sampled_from([0.0, 0.0, 0.8])),
-        min_p=draw(st.sampled_from([0.0, 0.2])),
-        top_k=draw(st.sampled_from([0, 9])),
-        presence_penalty=draw(PENALTIES),
-        frequency_penalty=draw(PENALTIES),
-        repetition_penalty=draw(st.sampled_from([1.0, 0.7, 1.4])),
-    )
-    biased = draw(st.lists(st.integers(0, VOCAB_SIZE - 1), max_size=3))
-    params.logit_bias_token_ids.extend(biased)
-    params.logit_bias_values.extend(draw(st.sampled_from([-20, 2, 5])) for _ in biased)
-    if draw(st.booleans()):
-        params.allowed_token_ids.extend([*range(0, VOCAB_SIZE, 3), STOP])
-    return params
-
-
-@st.composite
-def requests(draw: st.DrawFn) -> scheduling_pb2.SubmitRequest:
-    n = draw(st.sampled_from([1, 1, 4]))
-    # Few different beginnings, so that prefixes are shared.
-    prompt = [draw(st.integers(0, 1))] * draw(st.integers(1, 9)) + draw(
-        st.lists(st.integers(0, VOCAB_SIZE - 1), min_size=1, max_size=12)
-    )
-    return scheduling_pb2.SubmitRequest(
-        prompt_token_ids=prompt,
-        n=n,
-        seeds=[draw(st.integers(0, 1000)) + i for i in range(n)],
-        sampling=draw(sampling_params()),
-        max_tokens=8,
-        min_tokens=draw(st.sampled_from([0, 3])),
-        stop_token_ids=[STOP],
-        num_logprobs=draw(st.sampled_from([None, 0, 3])),
-        num_prompt_logprobs=draw(st.sampled_from([None, None, 0, 2])),
-        cache_salt=draw(st.sampled_from([b"", b"salt"])),
-        bad_words=[
-            common_pb2.TokenIds(ids=ids)
-            for ids in draw(st.sampled_from([[], [[3]], [[1, 6], [9]]]))
-        ],
-    )
-
-
-def check_output(
-    request: scheduling_pb2.SubmitRequest, seed: int, output: list[int], logits: Tensor
-) -> None:
-    """Compare each token with what the rules in plain torch and the reference sampler draw.
-
-    Args:
-        logits: transformers' after each token of prompt and output. One forward for all of them: if
-            every token is right after those before it, the whole output is.
-    """
-    prompt = list(request.prompt_token_ids)
-    added = step_pb2.AddedRow(
-        sampling=request.sampling,
-        min_tokens=request.min_tokens,
-        stop_token_ids=request.stop_token_ids,
-        bad_words=request.bad_words,
-    )
-    expected = [
-        _draw(
-            reference_logits(logits[position - 1], added, prompt, output[: position - len(prompt)]),
-            request.sampling,
-            seed,
-            position,
-        )
-        for position in range(len(prompt), len(prompt) + len(output))
-    ]
-    assert output == expected
-    assert STOP not in output[:-1]
-    assert output[-1] == STOP or len(output) == request.max_tokens
-
-
-def check_logprobs(
-    told: Sequence[common_pb2.PositionLogprobs], num_top: int, logits: Tensor, token_ids: list[int]
-) -> None:
-    """Compare with transformers' logits, [len(token_ids), vocab_size], up to rounding."""
-    assert len(told) == len(token_ids)
-    for position, row, token in zip(told, logits, token_ids, strict=True):
-        reference = row.double().log_softmax(-1)
-        ranked = reference.sort(descending=True).values
-        assert position.chosen.token_id == token
-        assert [top.rank for top in position.top] == list(range(1, num_top + 1))
-        assert len({top.token_id for top in position.top}) == num_top
-        for each in (position.chosen, *position.top):
-            assert each.logprob == pytest.approx(float(reference[each.token_id]), abs=1e-4)
-            assert each.logprob == pytest.approx(float(ranked[each.rank - 1]), abs=1e-4)
-
-
-def _draw(logits: Tensor, sampling: common_pb2.SamplingParams, seed: int, position: int) -> int:
-    token = sample_reference(
-        logits[None],
-        torch.tensor([sampling.temperature]),
-        torch.tensor([sampling.top_k], dtype=torch.int32),
-        torch.tensor([1.0]),
-        torch.tensor([sampling.min_p]),
-        torch.tensor([seed]),
-        torch.tensor([position]),
-    )
-    return int(token)
 
 
 @pytest.mark.slow
@@ -174,21 +76,6 @@ def test_tokens_are_the_references_whatever_the_parameters_and_the_plan(
     chunk: int,
     plans_ahead: int,
 ) -> None:
-    for i, request in enumerate(asked):
-        request.request_key = bytes([i]) * 16
     engine = tiny.engine(has_cache=has_cache, chunk=chunk, plans_ahead=plans_ahead)
-    tokens = engine.generate(asked)
-    for request in asked:
-        for output, seed in enumerate(request.seeds):
-            prompt, drawn = list(request.prompt_token_ids), tokens[request.request_key, output]
-            logits = logits_of(tiny.model, prompt + drawn)
-            check_output(request, seed, drawn, logits)
-            if request.HasField("num_logprobs"):
-                told = engine.logprobs[request.request_key, output]
-                check_logprobs(told, request.num_logprobs, logits[len(prompt) - 1 : -1], drawn)
-            if request.HasField("num_prompt_logprobs"):
-                told = engine.prompt_logprobs[request.request_key]
-                of_prompt = logits[: len(prompt) - 1]
-                check_logprobs(told, request.num_prompt_logprobs, of_prompt, prompt[1:])
-    engine.scheduler.check_invariants()
+    check_answers(tiny.model, asked, engine)
     tiny.num_preemptions += engine.scheduler.stats.num_preemptions
