@@ -60,6 +60,7 @@ class LLM:
         kv_cache_memory_bytes: int | None = None,
         num_gpu_blocks_override: int | None = None,
         enable_prefix_caching: bool = True,
+        async_scheduling: bool = True,
         chat_template: str | Path | None = None,
         cpu_threads: int | None = None,
         seed: int = 0,
@@ -88,6 +89,7 @@ class LLM:
             max_num_seqs=max_num_seqs,
             max_num_batched_tokens=max_num_batched_tokens,
             enable_prefix_caching=enable_prefix_caching,
+            async_scheduling=async_scheduling,
         )
         template = None if chat_template is None else Path(chat_template)
         self._model = model

@@ -17,6 +17,7 @@ from octavo.router.service import InferenceServicer
 from octavo.scheduler.scheduler import Scheduler
 from octavo.scheduler.server import model_info, scheduler_config
 from octavo.scheduler.settings import SchedulerSettings
+from octavo.worker.pending_step import FinishedStep, PendingStep
 from octavo.worker.step_loop import StepRunner
 
 from .errors import InternalError, RequestError
@@ -47,6 +48,8 @@ class InProcessScheduler(SchedulerClient):
         self.info = model_info(settings, ready, config)
         self._scheduler = Scheduler(config)
         self._runner = runner
+        self._is_overlapped = settings.async_scheduling
+        self._under_way: PendingStep | None = None
 
     @property
     def is_attached(self) -> bool:
@@ -63,16 +66,33 @@ class InProcessScheduler(SchedulerClient):
         await asyncio.Event().wait()
 
     def step(self) -> bool:
-        """Plan a step, run it, and hand its tokens out; returns whether there was one to run."""
+        """Plan a step and start it, and hand out the tokens of the one that is done.
+
+        That is the step itself where it is computed as it is started, as on a CPU; a device has it
+        queued behind the one before, which is waited for meanwhile.
+
+        Returns:
+            Whether there was a step to plan.
+        """
         plan = self._scheduler.schedule(time.monotonic_ns())
-        if plan is not None:
-            result = self._runner.start(plan).result()
-            # Nobody waits between tokens: steps hold all they can, and do not depend on timing.
-            result.ClearField("timings")
-            self._scheduler.update(result, time.monotonic_ns())
+        started = None if plan is None else self._runner.start(plan)
+        if self._under_way is not None:
+            self._update(self._under_way)
+        if self._is_overlapped and not isinstance(started, FinishedStep):
+            self._under_way = started
+        else:
+            self._under_way = None
+            if started is not None:
+                self._update(started)
         for outputs in self._scheduler.take_outputs().values():
             self._hand_out(outputs)
         return plan is not None
+
+    def _update(self, step: PendingStep) -> None:
+        result = step.result()
+        # Nobody waits between tokens: steps hold all they can, and do not depend on timing.
+        result.ClearField("timings")
+        self._scheduler.update(result, time.monotonic_ns())
 
     async def _call_submit(self, request: scheduling_pb2.SubmitRequest) -> None:
         try:
