@@ -47,7 +47,7 @@ class DecoderLayers:
     def __init__(
         self,
         layers: Sequence[LayerWeights],
-        kv_cache: Sequence[KvPages] | Sequence[KvBlocks],
+        kv_cache: Sequence[KvPages | KvBlocks],
         cos_sin: Tensor,
         *,
         num_heads: int,

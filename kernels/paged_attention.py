@@ -35,7 +35,8 @@ def paged_attention(
         q: queries, [num_tokens, num_heads, head_dim]; tokens may be apart by any stride.
         pages: the layer's cache, dtype of q.
         block_tables: int32 [num_requests, max_blocks]; entries past a request's blocks are ignored.
-        seq_lens: int32 [num_requests], tokens in the cache including this step's.
+        seq_lens: int32 [num_requests], tokens in the cache including this step's. In KvBlocks it
+            is 0 for a request that only fills the batch up, which gets zeros.
         query_start_loc: int32 [num_requests + 1], prefix sums of each request's new tokens, which
             are the last ones of its sequence.
     Returns:
@@ -46,8 +47,11 @@ def paged_attention(
         # Triton is there where a device is.
         from .gpu import prefill_attention as gpu
 
-        scales = {"k_scale": pages.k_scale, "v_scale": pages.v_scale}
-        return gpu.prefill_attention(q, pages.k_cache, pages.v_cache, *rows, scale, **scales)
+        return gpu.prefill_attention(
+            *(q, pages.k_cache, pages.v_cache, *rows, scale),
+            k_scale=pages.k_scale,
+            v_scale=pages.v_scale,
+        )
     cpu = library.load_for(q.dtype)
     if cpu is None or isinstance(pages, KvBlocks):
         return paged_attention_reference(q, pages, *rows, scale)
@@ -87,6 +91,9 @@ def paged_attention_reference(
     starts = query_start_loc.tolist()
     for request, seq_len in enumerate(seq_lens.tolist()):
         queries = slice(starts[request], starts[request + 1])
+        if not seq_len:
+            out[queries] = 0
+            continue
         block_ids = block_tables[request, : -(-seq_len // pages.block_size)].long()
         keys, values = (
             tokens.float().repeat_interleave(heads_per_kv_head, dim=1)

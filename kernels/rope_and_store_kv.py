@@ -40,9 +40,10 @@ def rope_and_store_kv(
         # Triton is there where a device is.
         from .gpu import rope_and_store_kv as gpu
 
-        scales = {"k_scale": pages.k_scale, "v_scale": pages.v_scale}
         caches = (pages.k_cache, pages.v_cache)
-        return gpu.rope_and_store_kv(*args, *caches, slot_mapping, **scales)
+        return gpu.rope_and_store_kv(
+            *args, *caches, slot_mapping, k_scale=pages.k_scale, v_scale=pages.v_scale
+        )
     cpu = library.load_for(q.dtype)
     if cpu is None or isinstance(pages, KvBlocks):
         return rope_and_store_kv_reference(*args, pages, slot_mapping)

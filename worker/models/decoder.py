@@ -57,7 +57,7 @@ class Decoder:
         self,
         config: ModelConfig,
         weights: DecoderWeights,
-        kv_cache: Sequence[KvPages] | Sequence[KvBlocks],
+        kv_cache: Sequence[KvPages | KvBlocks],
         max_model_len: int,
     ) -> None:
         """`kv_cache` has the pages of each layer."""

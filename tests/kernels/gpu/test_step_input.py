@@ -10,19 +10,25 @@ NUM_ROWS, MAX_TOKENS = 9, 1300
 UNWRITTEN = -7
 
 
-def outputs(num_tokens: int, starts: list[int], max_blocks: int) -> tuple[torch.Tensor, ...]:
+def outputs(num_tokens: int, starts: list[int], max_blocks: int) -> list[torch.Tensor]:
+    """Room for more tokens, and more rows, than there are: input ids, then PagedTokens' fields."""
+
     def unwritten(*shape: int, dtype: torch.dtype = torch.int32) -> torch.Tensor:
         return torch.full(shape, UNWRITTEN, dtype=dtype)
 
-    return (
-        # Room for more tokens, and more rows, than there are.
+    return [
         unwritten(num_tokens + 5),
         unwritten(num_tokens + 5, dtype=torch.int64),
         unwritten(num_tokens + 5, dtype=torch.int64),
         unwritten(len(starts) + 2, max_blocks + 3),
         unwritten(len(starts) + 2),
         torch.tensor(starts, dtype=torch.int32),
-    )
+    ]
+
+
+def paged(fields: list[torch.Tensor]) -> PagedTokens:
+    positions, slot_mapping, block_tables, seq_lens, query_start_loc = fields
+    return PagedTokens(positions, slot_mapping, block_tables, seq_lens, query_start_loc)
 
 
 @pytest.mark.parametrize("block_size", [4, 16])
@@ -36,11 +42,12 @@ def test_input_is_the_references(block_size: int, device: str) -> None:
     tables = torch.randint(2**31 - 1, (NUM_ROWS, max_blocks), dtype=torch.int32)
     starts = [0, *num_new.cumsum(0).tolist()]
     expected = outputs(starts[-1], starts, max_blocks)
-    actual = tuple(each.to(device) for each in expected)
+    actual = [each.to(device) for each in expected]
     state = (rows, token_ids, num_computed, tables)
-    step_input_reference(*state, block_size, expected[0], PagedTokens(*expected[1:]))
-    on_device = (each.to(device) for each in state)
-    step_input(*on_device, block_size, actual[0], PagedTokens(*actual[1:]))
+    step_input_reference(*state, block_size, expected[0], paged(expected[1:]))
+    rows, token_ids, num_computed, tables = (each.to(device) for each in state)
+    state = (rows, token_ids, num_computed, tables)
+    step_input(*state, block_size, actual[0], paged(actual[1:]))
     for made, wanted in zip(actual, expected, strict=True):
         assert torch.equal(made.cpu(), wanted)
     # The slots of large block numbers are large numbers, too.
