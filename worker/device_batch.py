@@ -2,11 +2,16 @@
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
+from octavo.kernels.append_tokens import append_tokens
 from octavo.kernels.paged_tokens import PagedTokens
 from octavo.kernels.step_input import step_input
 
+from .cuda_graphs import NO_ROW
 from .device_rows import DeviceRows
+from .device_stream import DeviceStream
 from .models.decoder import StepInput
 from .rows import PlanColumns, RowLimits
 from .run_list import RunList
@@ -19,34 +24,45 @@ class DeviceBatch:
     """What input_batch.py gathers on the host, gathered on the device.
 
     It lies at the same addresses in each step, as a CUDA graph wants its input.
-
-    Attributes:
-        seq_lens: int32 [num_rows]; of the step that was gathered last, tokens in the cache.
     """
 
     def __init__(self, limits: RowLimits, rows: DeviceRows) -> None:
-        device, num_tokens = rows.memory.device, limits.max_num_batched_tokens
-        self._limits = limits
+        device, num_tokens = rows.memory.device, max(limits.max_num_batched_tokens, limits.num_rows)
+        self.max_num_rows = limits.num_rows
+        self._block_size = limits.block_size
         self._rows = rows
         self._input_ids = torch.zeros(num_tokens, dtype=torch.int32, device=device)
         self._positions = torch.zeros(num_tokens, dtype=torch.int64, device=device)
         self._slot_mapping = torch.zeros(num_tokens, dtype=torch.int64, device=device)
-        self.seq_lens = torch.zeros(limits.num_rows, dtype=torch.int32, device=device)
+        self._seq_lens = torch.zeros(limits.num_rows, dtype=torch.int32, device=device)
         self._block_tables = torch.zeros_like(rows.block_tables[_GROUP])
 
-    def add_columns(self, runs: RunList, columns: PlanColumns, sampled: SampledRows) -> None:
-        """Add what the step does: which rows, how many tokens of each, and who gets one."""
+    def add_columns(self, runs: RunList, columns: PlanColumns, wanted: NDArray[np.int64]) -> None:
+        """Add what a step does: which rows, how many tokens of each, which of them are wanted."""
         ends = np.cumsum(columns.num_new_tokens)
-        for view, values in (
-            (self._rows.step_rows, columns.row),
-            (self._rows.query_start_loc, np.concatenate(([0], ends))),
-            (self._rows.logits_indices, ends[columns.needs_sample] - 1),
-            (self._rows.sampled_rows, sampled.rows),
-            (self._rows.source_rows, sampled.sources),
-        ):
-            runs.add(view.storage_offset(), values)
+        self._add(runs, self._rows.step_rows, columns.row)
+        self._add(runs, self._rows.query_start_loc, np.concatenate(([0], ends)))
+        self._add(runs, self._rows.wanted_tokens, wanted)
 
-    def gather(self, columns: PlanColumns, num_logits: int) -> StepInput:
+    def add_sampled(self, runs: RunList, sampled: SampledRows) -> None:
+        """Add who gets a token in the step."""
+        self._add(runs, self._rows.sampled_rows, sampled.rows)
+        self._add(runs, self._rows.source_rows, sampled.sources)
+
+    def send(self, columns: PlanColumns, wanted: NDArray[np.int64], stream: DeviceStream) -> None:
+        """Put a part of a step in the place of the step."""
+        runs = RunList()
+        self.add_columns(runs, columns, wanted)
+        runs.send(self._rows.memory, stream)
+
+    def send_no_rows(self, stream: DeviceStream) -> None:
+        """Put rows that are none in the place of a step, one token each."""
+        size = self.max_num_rows
+        ones = np.ones(size, np.int64)
+        none = PlanColumns(np.full(size, NO_ROW), ones, ones.astype(np.bool_))
+        self.send(none, np.arange(size), stream)
+
+    def gather(self, columns: PlanColumns, num_wanted: int) -> StepInput:
         """Return the input of the step whose columns are on the device."""
         rows, num_requests = self._rows, len(columns.row)
         num_tokens = int(columns.num_new_tokens.sum())
@@ -56,22 +72,53 @@ class DeviceBatch:
                 positions=self._positions[:num_tokens],
                 slot_mapping=self._slot_mapping[:num_tokens],
                 block_tables=self._block_tables[:num_requests],
-                seq_lens=self.seq_lens[:num_requests],
+                seq_lens=self._seq_lens[:num_requests],
                 query_start_loc=rows.query_start_loc[: num_requests + 1],
                 num_decodes=_num_decodes(columns),
             ),
-            logits_indices=rows.logits_indices[:num_logits],
+            logits_indices=rows.wanted_tokens[:num_wanted],
         )
         step_input(
             rows.step_rows[:num_requests],
             rows.token_ids,
             rows.num_computed_tokens,
             rows.block_tables[_GROUP],
-            self._limits.block_size,
+            self._block_size,
             step.input_ids,
             step.tokens,
         )
         return step
+
+    def append(self, num_computed: int, positions: Tensor, sampled: Tensor) -> None:
+        """Count what the first rows of the step have computed, and give those sampled their tokens.
+
+        Args:
+            positions, sampled: as append_tokens has them.
+        """
+        rows = self._rows
+        append_tokens(
+            rows.step_rows[:num_computed],
+            self._seq_lens[:num_computed],
+            rows.sampled_rows[: len(sampled)],
+            rows.source_rows[: len(sampled)],
+            positions,
+            sampled,
+            rows.token_ids,
+            rows.num_tokens,
+            rows.num_computed_tokens,
+        )
+
+    def count_computed(self, num_rows: int) -> None:
+        """Count what the first rows of the step have computed."""
+        nothing = self._positions[:0]
+        self.append(num_rows, nothing, nothing)
+
+    def no_states(self, hidden_size: int, dtype: torch.dtype) -> Tensor:
+        return torch.empty(0, hidden_size, dtype=dtype, device=self._positions.device)
+
+    @staticmethod
+    def _add(runs: RunList, view: Tensor, values: NDArray[np.integer]) -> None:
+        runs.add(int(view.storage_offset()), values)
 
 
 def _num_decodes(columns: PlanColumns) -> int:

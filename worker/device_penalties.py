@@ -73,7 +73,7 @@ class DevicePenalties:
         values = _values(rules, self._rows.limits.vocab_size)
         self._make_room(values)
         uploaded = self._stream.upload(np.concatenate([each.ravel() for each in values.values()]))
-        parts = uploaded.split([each.size for each in values.values()])
+        parts = torch.split(uploaded, [each.size for each in values.values()])
         for (name, each), part in zip(values.items(), parts, strict=True):
             target = getattr(self._penalties, name)[row]
             target.fill_(_NONE)

@@ -34,7 +34,7 @@ class DeviceRows:
         block_tables: for each KV group, [num_rows, max_blocks].
         step_rows: [num_rows], the rows with work.
         query_start_loc: [num_rows + 1], as PagedTokens has it.
-        logits_indices: [num_rows], the tokens of the step after which one is sampled.
+        wanted_tokens: [max_num_batched_tokens], those of the step whose hidden states are wanted.
         sampled_rows: [num_rows], the rows that get a token, those forked in the step last.
         source_rows: [num_rows], whose tokens each of them goes on from.
     """
@@ -51,7 +51,8 @@ class DeviceRows:
             *[table] * len(limits.num_blocks),
             (num_rows,),
             (num_rows + 1,),
-            *[(num_rows,)] * 3,
+            (max(limits.max_num_batched_tokens, num_rows),),
+            *[(num_rows,)] * 2,
         ]
         ends = list(accumulate(-(-math.prod(shape) // _ALIGNMENT) * _ALIGNMENT for shape in shapes))
         fill = TRAP if poison else 0
@@ -70,7 +71,7 @@ class DeviceRows:
             *self.block_tables,
             self.step_rows,
             self.query_start_loc,
-            self.logits_indices,
+            self.wanted_tokens,
             self.sampled_rows,
             self.source_rows,
         ) = views
@@ -78,4 +79,4 @@ class DeviceRows:
     @staticmethod
     def places(view: Tensor, index: NDArray[np.integer] | int = 0) -> NDArray[np.int64]:
         """Return where in `memory` the parts `view[index]` begin."""
-        return view.storage_offset() + np.asarray(index, np.int64) * view.stride(0)
+        return np.asarray(index, np.int64) * view.stride(0) + int(view.storage_offset())

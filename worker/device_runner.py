@@ -18,12 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from octavo.kernels.append_tokens import append_tokens
 from octavo.kernels.copy_blocks import copy_blocks
 from octavo.kernels.logprobs import logprobs
 from octavo.v1.step_pb2 import StepPlan, StepResult, WorkerReady
 
+from .cuda_graphs import GraphRecorder
 from .device_batch import DeviceBatch
+from .device_forward import DeviceForward, FittedStep
 from .device_kv_cache import DeviceKvCache
 from .device_logprobs import PromptLogprobs
 from .device_rows import DeviceRows
@@ -49,8 +50,12 @@ class DeviceRunner:
         device_rows: DeviceRows,
         description: WorkerReady,
         stream: DeviceStream,
+        recorder: GraphRecorder | None = None,
     ) -> None:
-        """`description` is what the scheduler is told about model, memory and limits."""
+        """Take the memory that steps share; with a `recorder`, record a graph of decode steps.
+
+        `description` is what the scheduler is told about model, memory and limits.
+        """
         self._decoder = decoder
         self._kv_cache = kv_cache
         self._rows = rows
@@ -58,6 +63,7 @@ class DeviceRunner:
         self._description = description
         self._stream = stream
         self._batch = DeviceBatch(rows.limits, device_rows)
+        self._forward = DeviceForward(decoder, self._batch, stream, recorder)
         self._sampler = DeviceSampler(rows, device_rows, stream)
 
     def describe(self) -> WorkerReady:
@@ -77,31 +83,36 @@ class DeviceRunner:
         columns = self._rows.apply(plan)
         runs = prompt_runs(self._rows, columns)
         sampled = SampledRows.of(plan, columns)
-        changes = self._changes(plan, columns, sampled)
+        step = self._forward.fit(columns, runs)
+        changes = self._changes(plan, columns, step, sampled)
         begun = self._stream.mark()
         changes.send(self._device_rows.memory, self._stream)
         self._copy_blocks(plan)
         result = StepResult(epoch=plan.epoch, step_id=plan.step_id)
         result.timings.stage_ns = time.monotonic_ns() - started
-        hidden = self._forward(columns, runs, sampled.num_logits)
-        prompts = self._prompt_logprobs(runs, hidden[sampled.num_logits :])
-        logits = self._logits(hidden, sampled)
-        computed = self._stream.mark()
+        computed = self._forward.run(step, sampled.num_logits)
+        prompts = self._prompt_logprobs(runs, computed.hidden)
+        has_logits = self._stream.mark()
         wanting = self._sampler.wanting(sampled)
         sources = self._device_rows.source_rows[: len(sampled.rows)]
         # Of the tokens to come; read before any of them is appended.
         positions = self._device_rows.num_tokens.index_select(0, sources).long()
+        logits = self._with_forks(computed.logits, sampled)
         output = self._sampler.sample(logits, sampled, wanting, positions)
-        self._append(output.token_ids, positions, columns, sampled)
-        marks = (begun, computed, self._stream.mark())
+        self._batch.append(computed.num_computed, positions, output.token_ids)
+        self._rows.append_unknown_tokens(sampled.rows)
+        marks = (begun, has_logits, self._stream.mark())
         output = replace(output, prompt_logprobs=prompts)
         return DeviceStep(result, sampled, wanting, output, marks, self._stream)
 
-    def _changes(self, plan: StepPlan, columns: PlanColumns, sampled: SampledRows) -> RunList:
+    def _changes(
+        self, plan: StepPlan, columns: PlanColumns, step: FittedStep, sampled: SampledRows
+    ) -> RunList:
         """Advance the host's rows to where they are after the step, and say what that changes."""
         changes = RunList()
         add_changes(changes, plan, self._rows, self._device_rows)
-        self._batch.add_columns(changes, columns, sampled)
+        self._batch.add_columns(changes, step.columns, step.wanted)
+        self._batch.add_sampled(changes, sampled)
         self._rows.advance(columns)
         self._rows.fork(plan)
         add_forks(changes, plan, self._rows, self._device_rows)
@@ -114,22 +125,8 @@ class DeviceRunner:
             sources, targets = self._stream.upload(ids).long().chunk(2)
             copy_blocks(self._kv_cache.planes, sources, targets)
 
-    def _forward(self, columns: PlanColumns, runs: list[PromptRun], num_logits: int) -> Tensor:
-        """Return hidden states: of the rows that sample, then of the runs."""
-        decoder = self._decoder
-        if not len(columns.row):
-            shape = (0, decoder.config.hidden_size)
-            return torch.empty(shape, dtype=decoder.dtype, device=self._device_rows.memory.device)
-        step = self._batch.gather(columns, num_logits)
-        if runs:
-            indices = np.concatenate([run.indices for run in runs]).astype(np.int32)
-            of_runs = self._stream.upload(indices)
-            step = replace(step, logits_indices=torch.cat((step.logits_indices, of_runs)))
-        return decoder.hidden_states(step)
-
-    def _logits(self, hidden: Tensor, sampled: SampledRows) -> Tensor:
-        """Return logits of the sampled rows; those that are forked draw from their source's."""
-        logits = self._decoder.logits(hidden[: sampled.num_logits])
+    def _with_forks(self, logits: Tensor, sampled: SampledRows) -> Tensor:
+        """Return logits for all sampled rows; those that are forked draw from their source's."""
         if len(sampled.rows) == sampled.num_logits:
             return logits
         return logits.index_select(0, self._stream.upload(sampled.logits.astype(np.int32)))
@@ -147,29 +144,10 @@ class DeviceRunner:
         where = slice(run.first_position, run.first_position + run.num_positions)
         num_top = int(self._rows.sampling.num_prompt_logprobs[run.row])
         token_ids = self._device_rows.token_ids[run.row, where].long()
-        parts = zip(hidden.split(LOGITS_SLICE), token_ids.split(LOGITS_SLICE), strict=True)
+        parts = zip(*(torch.split(each, LOGITS_SLICE) for each in (hidden, token_ids)), strict=True)
         return PromptLogprobs(
             run,
             self._rows.token_ids[run.row, where].copy(),
             num_top,
             [logprobs(self._decoder.logits(some), ids, num_top) for some, ids in parts],
         )
-
-    def _append(
-        self, token_ids: Tensor, positions: Tensor, columns: PlanColumns, sampled: SampledRows
-    ) -> None:
-        """Count what was computed, and give the rows their tokens."""
-        device_rows, num_sampled = self._device_rows, len(sampled.rows)
-        num_requests = len(columns.row)
-        append_tokens(
-            device_rows.step_rows[:num_requests],
-            self._batch.seq_lens[:num_requests],
-            device_rows.sampled_rows[:num_sampled],
-            device_rows.source_rows[:num_sampled],
-            positions,
-            token_ids,
-            device_rows.token_ids,
-            device_rows.num_tokens,
-            device_rows.num_computed_tokens,
-        )
-        self._rows.append_unknown_tokens(sampled.rows)

@@ -86,7 +86,7 @@ class CudaStream:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._copies = torch.cuda.Stream(device)
+        self._copies = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._slots = [_PinnedSlot() for _ in range(_NUM_SLOTS)]
 
     def upload(self, values: NDArray[np.int32]) -> Tensor:
@@ -108,7 +108,7 @@ class _PinnedSlot:
 
     def __init__(self) -> None:
         self._memory = torch.empty(0, dtype=torch.int32)
-        self._is_read = torch.cuda.Event()
+        self._is_read = torch.cuda.Event()  # type: ignore[no-untyped-call]
 
     def upload(self, values: NDArray[np.int32], device: torch.device) -> Tensor:
         # Done long ago, unless uploads come faster than the device takes them.
@@ -134,7 +134,7 @@ class CudaFetch:
         ]
         for copy, tensor in zip(self._copies, tensors, strict=True):
             copy.copy_(tensor, non_blocking=True)
-        self._is_done = torch.cuda.Event()
+        self._is_done = torch.cuda.Event()  # type: ignore[no-untyped-call]
         self._is_done.record()
 
     def wait(self) -> list[Tensor]:
@@ -145,9 +145,10 @@ class CudaFetch:
 
 class CudaMark:
     def __init__(self, device: torch.device) -> None:
-        self._event = torch.cuda.Event(enable_timing=True)
+        self._event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         self._event.record(torch.cuda.current_stream(device))
 
     def ns_until(self, later: Mark) -> int:
         assert isinstance(later, CudaMark)
-        return round(self._event.elapsed_time(later._event) * 1e6)
+        milliseconds: float = self._event.elapsed_time(later._event)
+        return round(milliseconds * 1e6)

@@ -1,0 +1,135 @@
+"""Queues forward passes on a device: a recorded graph where rows decode, single launches elsewhere.
+
+A step whose activations find no memory is computed in parts, one after the other, and brings the
+same numbers.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .cuda_graphs import DecodeGraphs, Graph, GraphRecorder, filled_up, graph_sizes, is_decode
+from .device_batch import DeviceBatch
+from .device_stream import DeviceStream
+from .logprobs import PromptRun
+from .models.decoder import Decoder
+from .rows import PlanColumns
+from .step_parts import run_in_parts
+
+
+@dataclass(frozen=True, slots=True)
+class FittedStep:
+    """A step as it is to be run.
+
+    Attributes:
+        columns: of the plan; filled up to the size of a graph if one runs it.
+        wanted: int64 [num_wanted]; the tokens of the step whose hidden states are wanted: those
+            after which one is sampled, then those of prompts.
+        graph_size: of the graph that runs it; None: operation by operation.
+    """
+
+    columns: PlanColumns
+    wanted: NDArray[np.int64]
+    graph_size: int | None
+
+
+class ForwardOutput(NamedTuple):
+    """What a forward pass computes.
+
+    Attributes:
+        logits: float32 [num_logits, vocab_size], after the tokens that were wanted first.
+        hidden: [num_wanted - num_logits, hidden_size], of the others.
+        num_computed: how many rows still have to be told how far they are computed.
+    """
+
+    logits: Tensor
+    hidden: Tensor
+    num_computed: int
+
+
+class DeviceForward:
+    """The forward passes of one runner."""
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        batch: DeviceBatch,
+        stream: DeviceStream,
+        recorder: GraphRecorder | None = None,
+    ) -> None:
+        """`recorder` records graphs, the largest at once; without one there are none."""
+        self._decoder = decoder
+        self._batch = batch
+        self._stream = stream
+        self._recorder = recorder
+        self._graphs: DecodeGraphs | None = None
+        if recorder is not None:
+            with torch.inference_mode():
+                sizes = graph_sizes(batch.max_num_rows)
+                self._graphs = DecodeGraphs(sizes, self, self._queue_decode)
+
+    def fit(self, columns: PlanColumns, runs: Sequence[PromptRun]) -> FittedStep:
+        """Say how a step is to be run; once for each, before its columns are on the device."""
+        size = None
+        if self._graphs is not None and is_decode(columns):
+            size = self._graphs.size_for(len(columns.row))
+        if size is not None:
+            columns = filled_up(columns, size)
+        last = np.cumsum(columns.num_new_tokens)[columns.needs_sample] - 1
+        return FittedStep(columns, np.concatenate([last, *(run.indices for run in runs)]), size)
+
+    def run(self, step: FittedStep, num_logits: int) -> ForwardOutput:
+        """Queue a step whose columns are on the device."""
+        if step.graph_size is not None and self._graphs is not None:
+            logits = self._graphs.replay(step.graph_size)[:num_logits]
+            return ForwardOutput(logits, logits[:0], num_logits)
+        if not len(step.columns.row):
+            none = self._batch.no_states(self._decoder.config.hidden_size, self._decoder.dtype)
+            return ForwardOutput(self._decoder.logits(none), none, 0)
+        hidden, num_computed = self._hidden_states(step)
+        logits = self._decoder.logits(hidden[:num_logits])
+        return ForwardOutput(logits, hidden[num_logits:], num_computed)
+
+    def record(self, work: Callable[[], Tensor]) -> Graph:
+        """Record a graph while no row has work."""
+        assert self._recorder is not None
+        self._batch.send_no_rows(self._stream)
+        return self._recorder.record(work)
+
+    def _queue_decode(self, num_rows: int) -> Tensor:
+        """Queue the forward pass of rows with one token each; return their logits."""
+        ones = np.ones(num_rows, np.int64)
+        columns = PlanColumns(ones.astype(np.intp), ones, ones.astype(np.bool_))
+        return self._decoder.logits(
+            self._decoder.hidden_states(self._batch.gather(columns, num_rows))
+        )
+
+    def _hidden_states(self, step: FittedStep) -> tuple[Tensor, int]:
+        """Return the wanted hidden states, and how many rows are not told yet what is computed."""
+        places: list[NDArray[np.intp]] = []
+        num_done = 0
+
+        def run(part: PlanColumns) -> Tensor:
+            nonlocal num_done
+            is_all = part is step.columns
+            end = num_done + int(part.num_new_tokens.sum())
+            is_here = (num_done <= step.wanted) & (step.wanted < end)
+            if not is_all:
+                self._batch.send(part, step.wanted[is_here] - num_done, self._stream)
+            hidden = self._decoder.hidden_states(self._batch.gather(part, int(is_here.sum())))
+            if not is_all:
+                self._batch.count_computed(len(part.row))
+            places.append(np.flatnonzero(is_here))
+            num_done = end
+            return hidden
+
+        parts = list(run_in_parts(run, step.columns, torch.cuda.empty_cache))
+        if len(parts) == 1:
+            return parts[0], len(step.columns.row)
+        order = np.argsort(np.concatenate(places)).astype(np.int32)
+        return torch.cat(parts).index_select(0, self._stream.upload(order)), 0
