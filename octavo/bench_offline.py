@@ -37,7 +37,7 @@ class OfflineSettings:
     """Branch, tag or commit of a model on the hub; unset: main."""
     offline: Annotated[bool, Parameter(negative=())] = False
     """Use what was fetched from the hub before, and no network."""
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Type of weights and activations; auto chooses what this machine computes fast."""
     input_len: Count = 128
     """Tokens of each random prompt."""

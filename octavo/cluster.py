@@ -31,6 +31,7 @@ FLAGS = {
         "drain_timeout_s",
     ),
     "worker": (
+        "device",
         "dtype",
         "quantization",
         "load_format",
@@ -40,6 +41,7 @@ FLAGS = {
         "max_num_batched_tokens",
         "kv_cache_memory_bytes",
         "num_gpu_blocks_override",
+        "enforce_eager",
         "cpu_threads",
         "seed",
         "mock",

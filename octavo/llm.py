@@ -17,7 +17,7 @@ from pathlib import Path
 
 from octavo.scheduler.settings import SchedulerSettings
 from octavo.worker.loading import load_model_runner
-from octavo.worker.settings import Dtype, LoadFormat, Quantization, WorkerSettings
+from octavo.worker.settings import DeviceName, Dtype, LoadFormat, Quantization, WorkerSettings
 
 from .errors import FailedPrecondition
 from .loop_thread import LoopThread
@@ -50,6 +50,7 @@ class LLM:
         model: str,
         *,
         revision: str | None = None,
+        device: DeviceName = "auto",
         dtype: Dtype = "auto",
         quantization: Quantization | None = None,
         load_format: LoadFormat = "auto",
@@ -62,6 +63,7 @@ class LLM:
         enable_prefix_caching: bool = True,
         async_scheduling: bool = True,
         chat_template: str | Path | None = None,
+        enforce_eager: bool = False,
         cpu_threads: int | None = None,
         seed: int = 0,
     ) -> None:
@@ -69,6 +71,7 @@ class LLM:
         worker = WorkerSettings(
             model=str(resolve_model(model, revision=revision)),
             scheduler_endpoint="",
+            device=device,
             dtype=dtype,
             quantization=quantization,
             load_format=load_format,
@@ -78,6 +81,7 @@ class LLM:
             max_num_batched_tokens=max_num_batched_tokens,
             kv_cache_memory_bytes=kv_cache_memory_bytes,
             num_gpu_blocks_override=num_gpu_blocks_override,
+            enforce_eager=enforce_eager,
             cpu_threads=cpu_threads,
             seed=seed,
         )

@@ -29,7 +29,9 @@ class ServeSettings(ProcessSettings):
     """Key that clients have to send, REST and gRPC; OCTAVO_API_KEY hides it from `ps`."""
     served_model_name: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = ()
     """Names that clients call the model by, the first in answers; unset: MODEL as given."""
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """What runs the model; auto takes a GPU if there is one."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Type of weights and activations; auto chooses what this machine computes fast."""
     quantization: Literal["int8", "int4", "gguf"] | None = None
     """Weights in 8 or 4 bits, or, with gguf, as a GGUF file has them; unset: in the dtype."""
@@ -47,6 +49,8 @@ class ServeSettings(ProcessSettings):
     """Memory for the KV cache; unset: a quarter of what the weights leave, 4 GiB at most."""
     num_gpu_blocks_override: Count | None = None
     """Number of KV blocks, whatever the memory allows."""
+    enforce_eager: Annotated[bool, Parameter(negative=())] = False
+    """On a GPU, launch every operation anew instead of replaying recorded graphs."""
     scheduling_policy: Literal["fcfs", "priority"] = "fcfs"
     """Who runs first: who came first, or whose priority is the lower number."""
     enable_prefix_caching: bool = True

@@ -63,12 +63,12 @@ def fitting_blocks(bytes_per_block: int, kv_cache_bytes: int) -> int:
     return num_blocks
 
 
-def check_kv_cache_fits(num_blocks: int, bytes_per_block: int) -> None:
-    """Raise StartupError for a cache that is larger than all memory."""
-    if (needed := num_blocks * bytes_per_block) > (memory := machine_bytes()):
+def check_kv_cache_fits(num_blocks: int, bytes_per_block: int, memory: int) -> None:
+    """Raise StartupError for a cache that is larger than all memory, in bytes."""
+    if (needed := num_blocks * bytes_per_block) > memory:
         raise StartupError(
             f"no memory for a KV cache of {num_blocks:,} blocks: it takes {needed / 1e9:,.1f} GB,"
-            f" and this machine has {memory / 1e9:,.1f} GB."
+            f" and there are {memory / 1e9:,.1f} GB."
             " Lower --kv-cache-memory-bytes or --num-gpu-blocks-override."
         )
 

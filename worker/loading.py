@@ -1,7 +1,8 @@
 """From settings to a runner that is warm: which files, which type, how much memory."""
 
 import json
-import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,71 +11,73 @@ import torch
 from octavo.gguf_file import GGUFFile
 from octavo.kernels.threads import num_threads, set_num_threads
 from octavo.startup import StartupError, StartupReport
-from octavo.v1 import step_pb2
+from octavo.v1 import common_pb2, step_pb2
 
+from .capacity import choose_limits, describe, name_of, warn_of_limits
 from .checkpoint import Checkpoint
-from .cpu import choose_dtype, describe_device
+from .cuda_graphs import CudaGraphRecorder, GraphRecorder
+from .device_kv_cache import allocate_device_kv_cache
+from .device_rows import DeviceRows
+from .device_runner import DeviceRunner
+from .device_stream import stream_of
+from .devices import choose_device, choose_dtype, runs_beside_cpu
 from .dummy_checkpoint import DummyCheckpoint
 from .gguf_checkpoint import GGUFCheckpoint
-from .kv_cache import (
-    allocate_kv_cache,
-    block_bytes,
-    check_kv_cache_fits,
-    default_kv_cache_bytes,
-    fitting_blocks,
-)
-from .memory import available_bytes, return_freed_memory
+from .kv_cache import allocate_kv_cache
+from .memory import return_freed_memory
 from .model_runner import ModelRunner
 from .models.config import ModelConfig
-from .models.decoder import Decoder
+from .models.decoder import Decoder, DecoderWeights
 from .rows import RowLimits, Rows
 from .safetensors_checkpoint import SafetensorsCheckpoint
 from .settings import WorkerSettings
 from .weights import expected_tensors, load_weights, model_hash, weights_bytes
 
-# Not structlog: without a server, its lines would stand on standard output.
-logger = logging.getLogger(__name__)
-
 _WARM_UP_TOKENS = 8
+_EVERY_KIND_OF_SAMPLING = common_pb2.SamplingParams(
+    temperature=1.0, top_k=1, top_p=0.5, min_p=0.5, repetition_penalty=2.0, frequency_penalty=1.0
+)
 
 
-def load_model_runner(settings: WorkerSettings, report: StartupReport) -> ModelRunner:
+def load_model_runner(
+    settings: WorkerSettings, report: StartupReport
+) -> ModelRunner | DeviceRunner:
     """Load the model and take the memory it runs in.
 
     Raises StartupError, naming the file or the flag, for all that an operator can mend.
     """
-    _refuse_numbers_below_one(settings)
+    device = choose_device(settings.device)
+    _refuse(settings, device)
     set_num_threads(settings.cpu_threads)
     torch.set_num_threads(num_threads())
     config, checkpoint = open_model(settings)
-    dtype = choose_dtype(settings.dtype)
-    size = weights_bytes(config, checkpoint, dtype, settings.quantization)
-    limits = _limits(settings, config, dtype, size)
-    (num_blocks,) = limits.num_blocks
-    ready = _describe(config, limits, dtype, size)
-    _warn_of_limits(settings, config, ready)
+    dtype = choose_dtype(settings.dtype, device)
+    size = weights_bytes(config, checkpoint, dtype, settings.quantization, device)
+    limits = choose_limits(settings, config, dtype, size, device)
+    ready = describe(config, limits, dtype, size, device)
+    warn_of_limits(settings, config, ready, device)
     report.stage(f"config: {config.num_layers} layers, context of {limits.max_model_len:,} tokens")
 
-    weights = load_weights(config, checkpoint, dtype, settings.quantization)
+    weights = load_weights(config, checkpoint, dtype, settings.quantization, device)
     return_freed_memory()
-    report.stage(f"weights {size / 1e9:.2f} GB {settings.quantization or _name(dtype)}")
-
-    kv_cache = allocate_kv_cache(config, num_blocks, limits.block_size, dtype)
-    report.stage(
-        f"KV cache {kv_cache.nbytes / 1e9:.2f} GB: {num_blocks:,} blocks of"
-        f" {limits.block_size} tokens"
-    )
+    report.stage(f"weights {size / 1e9:.2f} GB {settings.quantization or name_of(dtype)}")
 
     ready.model_hash = model_hash(config, checkpoint, dtype, settings.quantization)
     ready.model_path = str(checkpoint.path.absolute())
-    decoder = Decoder(config, weights, kv_cache.layers, limits.max_model_len)
-    if decoder.is_native:
-        # What torch still does in a step is small, and after it OpenMP's threads would spin for
-        # milliseconds on the cores of the kernels' own.
-        torch.set_num_threads(1)
-    runner = ModelRunner(decoder, kv_cache, Rows(limits), ready)
+    model = _Model(config, weights, limits, ready)
+    has_graphs = device.type == "cuda" and not settings.enforce_eager
+    runner = (
+        _device_runner(model, device, CudaGraphRecorder() if has_graphs else None)
+        if runs_beside_cpu(device)
+        else _cpu_runner(model)
+    )
+    (num_blocks,) = limits.num_blocks
+    report.stage(
+        f"KV cache {ready.memory.kv_cache_bytes / 1e9:.2f} GB: {num_blocks:,} blocks of"
+        f" {limits.block_size} tokens"
+    )
     _warm_up(runner, limits)
-    report.stage(f"warm-up on {describe_device()}")
+    report.stage(f"warm-up on {ready.device}")
     return runner
 
 
@@ -83,24 +86,13 @@ def describe_worker(settings: WorkerSettings) -> tuple[ModelConfig, step_pb2.Wor
 
     Raises StartupError where the worker would.
     """
-    _refuse_numbers_below_one(settings)
+    device = choose_device(settings.device)
+    _refuse(settings, device)
     config, checkpoint = open_model(settings)
-    dtype = choose_dtype(settings.dtype)
-    size = weights_bytes(config, checkpoint, dtype, settings.quantization)
-    return config, _describe(config, _limits(settings, config, dtype, size), dtype, size)
-
-
-def lowered_context(
-    settings: WorkerSettings, config: ModelConfig, worker: step_pb2.WorkerReady
-) -> str | None:
-    """Return a sentence for an operator who did not ask for the context being this short."""
-    trained = config.max_position_embeddings
-    if settings.max_model_len is not None or worker.max_model_len == trained:
-        return None
-    return (
-        f"the model was trained for {trained:,} tokens; the context is lowered to the"
-        f" {worker.max_model_len:,} that the KV cache holds. Raise --kv-cache-memory-bytes."
-    )
+    dtype = choose_dtype(settings.dtype, device)
+    size = weights_bytes(config, checkpoint, dtype, settings.quantization, device)
+    limits = choose_limits(settings, config, dtype, size, device)
+    return config, describe(config, limits, dtype, size, device)
 
 
 def open_model(settings: WorkerSettings) -> tuple[ModelConfig, Checkpoint]:
@@ -135,7 +127,47 @@ def open_model(settings: WorkerSettings) -> tuple[ModelConfig, Checkpoint]:
     return config, SafetensorsCheckpoint(path) if is_directory else GGUFCheckpoint(file, config)
 
 
-def _refuse_numbers_below_one(settings: WorkerSettings) -> None:
+@dataclass(frozen=True, slots=True)
+class _Model:
+    """What was loaded, and what it may take."""
+
+    config: ModelConfig
+    weights: DecoderWeights
+    limits: RowLimits
+    ready: step_pb2.WorkerReady
+
+
+def _cpu_runner(model: _Model) -> ModelRunner:
+    config, limits = model.config, model.limits
+    dtype, (num_blocks,) = model.weights.embed_tokens.dtype, limits.num_blocks
+    kv_cache = allocate_kv_cache(config, num_blocks, limits.block_size, dtype)
+    decoder = Decoder(config, model.weights, kv_cache.layers, limits.max_model_len)
+    if decoder.is_native:
+        # What torch still does in a step is small, and after it OpenMP's threads would spin for
+        # milliseconds on the cores of the kernels' own.
+        torch.set_num_threads(1)
+    return ModelRunner(decoder, kv_cache, Rows(limits), model.ready)
+
+
+def _device_runner(
+    model: _Model, device: torch.device, recorder: GraphRecorder | None
+) -> DeviceRunner:
+    config, limits = model.config, model.limits
+    dtype, (num_blocks,) = model.weights.embed_tokens.dtype, limits.num_blocks
+    kv_cache = allocate_device_kv_cache(config, num_blocks, limits.block_size, dtype, device)
+    decoder = Decoder(config, model.weights, kv_cache.layers, limits.max_model_len)
+    rows, device_rows = Rows(limits), DeviceRows(limits, device)
+    stream = stream_of(device)
+    return DeviceRunner(decoder, kv_cache, rows, device_rows, model.ready, stream, recorder)
+
+
+def _refuse(settings: WorkerSettings, device: torch.device) -> None:
+    """Raise StartupError for what cannot be, whatever the model is."""
+    if settings.quantization is not None and runs_beside_cpu(device):
+        raise StartupError(
+            f"--quantization {settings.quantization} is for CPUs, and the model runs on a GPU."
+            " Leave the flag out, or give --device cpu."
+        )
     for name in (
         "block_size",
         "max_model_len",
@@ -162,112 +194,35 @@ def _read_json(path: Path, default: dict[str, Any] | None = None) -> dict[str, A
     return value
 
 
-def _limits(
-    settings: WorkerSettings, config: ModelConfig, dtype: torch.dtype, size: int
-) -> RowLimits:
-    """Choose the number of blocks, and the context: what was asked for, trained for, and fits."""
-    block_size = settings.block_size
-    bytes_per_block = block_bytes(config, block_size, dtype)
-    num_blocks = settings.num_gpu_blocks_override or fitting_blocks(
-        bytes_per_block,
-        settings.kv_cache_memory_bytes or default_kv_cache_bytes(size),
-    )
-    check_kv_cache_fits(num_blocks, bytes_per_block)
-    asked, trained = settings.max_model_len, config.max_position_embeddings
-    if asked is not None and asked > trained:
-        raise StartupError(
-            f"--max-model-len {asked} is more than the {trained} tokens the model was trained for."
-        )
-    if asked is not None and asked > num_blocks * block_size:
-        raise StartupError(
-            f"--max-model-len {asked} does not fit: the KV cache has {num_blocks} blocks of"
-            f" {block_size} tokens. Raise --kv-cache-memory-bytes or lower the length."
-        )
-    return RowLimits(
-        num_rows=settings.max_num_seqs,
-        max_model_len=min(asked or trained, num_blocks * block_size),
-        block_size=block_size,
-        num_blocks=(num_blocks,),
-        vocab_size=config.vocab_size,
-        max_num_batched_tokens=settings.max_num_batched_tokens,
-    )
+def _warm_up(runner: ModelRunner | DeviceRunner, limits: RowLimits) -> None:
+    """Run one row through all of a step, so that kernels are built before the first request.
 
-
-def _describe(
-    config: ModelConfig, limits: RowLimits, dtype: torch.dtype, size: int
-) -> step_pb2.WorkerReady:
-    """Say what model, device and limits there are to plan for."""
-    (num_blocks,) = limits.num_blocks
-    return step_pb2.WorkerReady(
-        dtype=_name(dtype),
-        block_size=limits.block_size,
-        kv_groups=[step_pb2.KVGroup(num_blocks=num_blocks, layers=list(range(config.num_layers)))],
-        num_rows=limits.num_rows,
-        vocab_size=config.vocab_size,
-        max_model_len=limits.max_model_len,
-        eos_token_ids=config.eos_token_ids,
-        device=describe_device(),
-        memory=step_pb2.MemoryLedger(
-            weights_bytes=size,
-            kv_cache_bytes=num_blocks * block_bytes(config, limits.block_size, dtype),
-            activations_bytes=_activations_bytes(config, limits, dtype),
-        ),
-        max_num_batched_tokens=limits.max_num_batched_tokens,
-    )
-
-
-def _activations_bytes(config: ModelConfig, limits: RowLimits, dtype: torch.dtype) -> int:
-    """Return what the largest step holds at once, and the table of rotary positions.
-
-    A step is at its largest in a layer's MLP (gate, up and their product) or in the logits.
+    Through two where there is room: a prompt, and a token after it.
     """
-    widest = 2 * config.hidden_size + 3 * config.intermediate_size
-    tokens = limits.max_num_batched_tokens * widest * dtype.itemsize
-    logits = limits.num_rows * config.vocab_size * torch.float32.itemsize
-    return tokens + logits + limits.max_model_len * config.head_dim * torch.float32.itemsize
-
-
-def _warn_of_limits(
-    settings: WorkerSettings, config: ModelConfig, ready: step_pb2.WorkerReady
-) -> None:
-    """Tell now what would be noticed later: requests too long, or memory that runs out."""
-    if note := lowered_context(settings, config, ready):
-        logger.warning(note)
-    needed = (
-        ready.memory.weights_bytes + ready.memory.kv_cache_bytes + ready.memory.activations_bytes
+    longest = min(limits.block_size, limits.max_model_len)
+    num_tokens = min(_WARM_UP_TOKENS, longest, limits.max_num_batched_tokens)
+    added = step_pb2.AddedRow(
+        row=0,
+        token_ids=[0] * num_tokens,
+        num_prompt_tokens=num_tokens,
+        block_tables=[step_pb2.BlockTable(block_ids=[0])],
+        sampling=_EVERY_KIND_OF_SAMPLING,
+        num_logprobs=1,
+        num_prompt_logprobs=1,
     )
-    if needed > (available := available_bytes()):
-        logger.warning(
-            "once the KV cache is full the model takes %.1f GB, and %.1f GB are available. Lower"
-            " --kv-cache-memory-bytes, or the system may end the worker when memory runs out.",
-            needed / 1e9,
-            available / 1e9,
-        )
-
-
-def _warm_up(runner: ModelRunner, limits: RowLimits) -> None:
-    """Run one row through all of a step, so that kernels are built before the first request."""
-    num_tokens = min(
-        _WARM_UP_TOKENS, limits.block_size, limits.max_model_len, limits.max_num_batched_tokens
-    )
-    runner.execute(
-        step_pb2.StepPlan(
-            added_rows=[
-                step_pb2.AddedRow(
-                    row=0,
-                    token_ids=[0] * num_tokens,
-                    num_prompt_tokens=num_tokens,
-                    block_tables=[step_pb2.BlockTable(block_ids=[0])],
-                )
-            ],
-            row=[0],
-            num_new_tokens=[num_tokens],
-            needs_sample=[1],
-            groups=[step_pb2.GroupBlocks()],
-        )
-    )
+    runner.execute(_warm_up_step(num_tokens, added_rows=[added]))
+    if num_tokens < longest:
+        runner.execute(_warm_up_step(1))
     runner.execute(step_pb2.StepPlan(freed_rows=[0], groups=[step_pb2.GroupBlocks()]))
 
 
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
+def _warm_up_step(
+    num_new_tokens: int, added_rows: Sequence[step_pb2.AddedRow] = ()
+) -> step_pb2.StepPlan:
+    return step_pb2.StepPlan(
+        added_rows=added_rows,
+        row=[0],
+        num_new_tokens=[num_new_tokens],
+        needs_sample=[1],
+        groups=[step_pb2.GroupBlocks()],
+    )

@@ -15,9 +15,11 @@ from octavo.model_files import resolve_model
 from octavo.startup import StartupError
 from octavo.v1.step_pb2 import WorkerReady
 
-from .loading import describe_worker, lowered_context
-from .memory import available_bytes, resident_bytes
-from .settings import Dtype, Quantization, WorkerSettings
+from .capacity import lowered_context
+from .devices import choose_device, free_bytes
+from .loading import describe_worker
+from .memory import resident_bytes
+from .settings import DeviceName, Dtype, Quantization, WorkerSettings
 
 _WIDTH = 80
 _LENGTHS = (512, 2048, 8192, 32_768, 131_072)
@@ -27,6 +29,8 @@ _LENGTHS = (512, 2048, 8192, 32_768, 131_072)
 class PlanSettings:
     """Flags of `octavo plan`: those of `octavo serve` that decide about memory."""
 
+    device: DeviceName = "auto"
+    """What runs the model; auto takes a GPU if there is one."""
     dtype: Dtype = "auto"
     """Type of weights and activations; auto chooses what this machine computes fast."""
     quantization: Quantization | None = None
@@ -63,7 +67,7 @@ class RequestFit:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What the worker will hold, in bytes of resident memory, and what fits."""
+    """What the worker will hold, in bytes of the device's memory, and what fits."""
 
     model: str
     device: str
@@ -75,11 +79,11 @@ class Plan:
     """Taken page by page as tokens come, and then kept."""
     activations_bytes: int
     program_bytes: int
-    """Python and the libraries, as this process holds them, too."""
+    """Python and the libraries, as this process holds them, too; on a GPU nothing."""
     total_bytes: int
     """All of these: the worker at its largest."""
     available_bytes: int
-    """What programs can still take on this machine."""
+    """What programs can still take on this device."""
     block_size: int
     num_blocks: int
     max_num_batched_tokens: int
@@ -116,6 +120,7 @@ def make_plan(model: str, path: Path, settings: PlanSettings) -> Plan:
         # No weight is read: where they are missing the plan is the same. Only a file's own types
         # are looked up in it.
         load_format="auto" if settings.quantization == "gguf" else "dummy",
+        device=settings.device,
         dtype=settings.dtype,
         quantization=settings.quantization,
         block_size=settings.block_size,
@@ -128,7 +133,9 @@ def make_plan(model: str, path: Path, settings: PlanSettings) -> Plan:
     config, worker = describe_worker(worker_settings)
     memory, (group,) = worker.memory, worker.kv_groups
     # Taken here, after the imports and the model's header: a worker has both behind it, too.
-    program, available = resident_bytes(), available_bytes()
+    device = choose_device(settings.device)
+    program = resident_bytes() if device.type == "cpu" else 0
+    available = free_bytes(device)
     total = program + memory.weights_bytes + memory.kv_cache_bytes + memory.activations_bytes
     notes = []
     if lowered := lowered_context(worker_settings, config, worker):
@@ -192,7 +199,7 @@ def _lines(plan: Plan) -> Iterator[str]:
         f"  in all       {_shown(plan.total_bytes)}"
         f"   resident: {at_start / 1e9:.3f} GB at the start, the rest as the KV cache fills"
     )
-    yield f"  available    {_shown(plan.available_bytes)}   on this machine, now"
+    yield f"  available    {_shown(plan.available_bytes)}   on this device, now"
     yield ""
     yield f"  context      {plan.max_model_len:8,} tokens"
     for note in plan.notes:

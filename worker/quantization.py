@@ -18,6 +18,8 @@ from .settings import Quantization
 # Tied or not. In 4 bits SmolLM2-135M's head alone would cost 4.9 % of perplexity.
 _HEADS = ("lm_head.weight", "model.embed_tokens.weight")
 
+_CPU = torch.device("cpu")
+
 _QUANTIZE = {Layout.INT8: quantize_int8, Layout.Q4: quantize_int4}
 
 
@@ -25,12 +27,17 @@ class MatrixReader:
     """Reads a checkpoint's matrices as linear layers take them."""
 
     def __init__(
-        self, checkpoint: Checkpoint, dtype: torch.dtype, quantization: Quantization | None
+        self,
+        checkpoint: Checkpoint,
+        dtype: torch.dtype,
+        quantization: Quantization | None,
+        device: torch.device = _CPU,
     ) -> None:
         """`dtype` is that of the activations, and of what is not quantized."""
         self._checkpoint = checkpoint
         self._dtype = dtype
         self._quantization = quantization
+        self._device = device
         self._pages = HugePages()
 
     def read(
@@ -61,7 +68,7 @@ class MatrixReader:
     ) -> PackedWeight:
         layout = self._layout(names)
         if layout is None:
-            parts = [self._checkpoint.read(name, self._dtype) for name in names]
+            parts = [self._checkpoint.read(name, self._dtype).to(self._device) for name in names]
             weight = parts[0] if len(parts) == 1 else torch.cat(parts)
             return pack_weight(weight, out_dtype, is_gated=is_gated)
         if self._quantization == "gguf":

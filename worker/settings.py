@@ -6,7 +6,8 @@ from typing import Literal
 from octavo.flag_types import Bytes, Count, Index, PortOrZero, Seconds, Share
 from octavo.transport import TransportSettings
 
-Dtype = Literal["auto", "float32", "bfloat16"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+DeviceName = Literal["auto", "cpu", "cuda"]
 LoadFormat = Literal["auto", "safetensors", "gguf", "dummy"]
 Quantization = Literal["int8", "int4", "gguf"]
 
@@ -21,6 +22,8 @@ class WorkerSettings(TransportSettings):
     """ZeroMQ address of the scheduler: ipc:///path, or tcp://host:port with keys."""
     rank: Index = 0
     """Which device of the group this worker is."""
+    device: DeviceName = "auto"
+    """What runs the model; auto takes a GPU if there is one."""
     dtype: Dtype = "auto"
     """Type of weights and activations; auto chooses what this machine computes fast."""
     quantization: Quantization | None = None
@@ -39,6 +42,8 @@ class WorkerSettings(TransportSettings):
     """Memory for the KV cache; unset: a quarter of what the weights leave, 4 GiB at most."""
     num_gpu_blocks_override: Count | None = None
     """Number of KV blocks, whatever the memory allows."""
+    enforce_eager: bool = False
+    """On a GPU, launch every operation anew instead of replaying recorded graphs."""
     cpu_threads: Count | None = None
     """Threads that compute; unset: one for each core."""
     seed: int = 0

@@ -6,11 +6,14 @@ from hashlib import blake2b
 
 import structlog
 import torch
+from torch import Tensor
 
 from octavo.kernels.decoder_layers import LayerWeights
+from octavo.kernels.linear import pack_weight
 from octavo.startup import StartupError
 
 from .checkpoint import Checkpoint
+from .devices import runs_beside_cpu
 from .models.config import ModelConfig
 from .models.decoder import DecoderWeights
 from .quantization import MatrixReader
@@ -29,6 +32,8 @@ _MATRICES = {
 _EMBEDDING = "model.embed_tokens.weight"
 
 _MOST_NAMES_LOGGED = 5
+
+_CPU = torch.device("cpu")
 
 
 def expected_tensors(config: ModelConfig) -> dict[str, tuple[int, ...]]:
@@ -64,11 +69,12 @@ def weights_bytes(
     checkpoint: Checkpoint,
     dtype: torch.dtype,
     quantization: Quantization | None = None,
+    device: torch.device = _CPU,
 ) -> int:
-    """Return the memory of the loaded weights; a tied head is packed, apart from the embedding."""
+    """Return the memory of the loaded weights, with a tied head that is apart, as below."""
     shapes = expected_tensors(config)
     reader = MatrixReader(checkpoint, dtype, quantization)
-    matrices = [_head(config)]
+    matrices = [] if _shares_embedding(config, device) else [_head(config)]
     for i in range(config.num_layers):
         matrices += _layer_matrices(i).values()
     num_others = math.prod(shapes[_EMBEDDING]) + sum(
@@ -84,6 +90,7 @@ def load_weights(
     checkpoint: Checkpoint,
     dtype: torch.dtype,
     quantization: Quantization | None = None,
+    device: torch.device = _CPU,
 ) -> DecoderWeights:
     """Read and pack all weights as `dtype`, the matrices of linear layers quantized if wished.
 
@@ -91,28 +98,39 @@ def load_weights(
     the model's config says.
     """
     _check(config, checkpoint)
-    reader = MatrixReader(checkpoint, dtype, quantization)
+    reader = MatrixReader(checkpoint, dtype, quantization, device)
+
+    def vector(name: str) -> Tensor:
+        return checkpoint.read(f"{name}.weight", dtype).to(device)
 
     def layers() -> Iterator[LayerWeights]:
         for i in range(config.num_layers):
             layer = f"model.layers.{i}"
             yield LayerWeights(
-                input_layernorm=checkpoint.read(f"{layer}.input_layernorm.weight", dtype),
-                post_attention_layernorm=checkpoint.read(
-                    f"{layer}.post_attention_layernorm.weight", dtype
-                ),
+                input_layernorm=vector(f"{layer}.input_layernorm"),
+                post_attention_layernorm=vector(f"{layer}.post_attention_layernorm"),
                 **{
                     name: reader.read(parts, is_gated=name == "gate_up_proj")
                     for name, parts in _layer_matrices(i).items()
                 },
             )
 
+    embed_tokens = checkpoint.read(_EMBEDDING, dtype).to(device)
+    if _shares_embedding(config, device):
+        lm_head = pack_weight(embed_tokens, torch.float32)
+    else:
+        lm_head = reader.read(_head(config), out_dtype=torch.float32)
     return DecoderWeights(
-        embed_tokens=checkpoint.read(_EMBEDDING, dtype),
+        embed_tokens=embed_tokens,
         layers=tuple(layers()),
-        norm=checkpoint.read("model.norm.weight", dtype),
-        lm_head=reader.read(_head(config), out_dtype=torch.float32),
+        norm=vector("model.norm"),
+        lm_head=lm_head,
     )
+
+
+def _shares_embedding(config: ModelConfig, device: torch.device) -> bool:
+    """Whether a tied head is the embedding itself: a device multiplies by it as it lies."""
+    return config.tie_word_embeddings and runs_beside_cpu(device)
 
 
 def _head(config: ModelConfig) -> tuple[str, ...]:

@@ -7,9 +7,16 @@ import torch
 
 from octavo.startup import StartupReport
 from octavo.v1 import step_pb2
+from octavo.worker.capacity import describe
+from octavo.worker.cuda_graphs import GraphRecorder
+from octavo.worker.device_kv_cache import allocate_device_kv_cache
+from octavo.worker.device_rows import DeviceRows
+from octavo.worker.device_runner import DeviceRunner
+from octavo.worker.device_stream import DeviceStream, stream_of
 from octavo.worker.kv_cache import allocate_kv_cache
 from octavo.worker.loading import load_model_runner, open_model
 from octavo.worker.model_runner import ModelRunner
+from octavo.worker.models.config import ModelConfig
 from octavo.worker.models.decoder import Decoder
 from octavo.worker.rows import RowLimits, Rows
 from octavo.worker.settings import Dtype, WorkerSettings
@@ -25,6 +32,7 @@ def settings_for(
     return WorkerSettings(
         model=str(model),
         scheduler_endpoint="ipc:///nowhere",
+        device="cpu",
         dtype=dtype,
         block_size=BLOCK_SIZE,
         max_num_seqs=16,
@@ -34,7 +42,9 @@ def settings_for(
 
 def loaded_runner(model: Path, *, dtype: Dtype = "float32") -> ModelRunner:
     """Return a runner as the worker process makes it."""
-    return load_model_runner(settings_for(model, dtype=dtype), StartupReport(None))
+    runner = load_model_runner(settings_for(model, dtype=dtype), StartupReport(None))
+    assert isinstance(runner, ModelRunner)
+    return runner
 
 
 def poisoned_runner(model: Path) -> ModelRunner:
@@ -42,14 +52,44 @@ def poisoned_runner(model: Path) -> ModelRunner:
     config, checkpoint = open_model(settings_for(model))
     kv_cache = allocate_kv_cache(config, NUM_BLOCKS, BLOCK_SIZE, torch.float32)
     kv_cache.tensor.fill_(math.nan)
-    limits = RowLimits(
-        num_rows=16,
-        max_model_len=config.max_position_embeddings,
-        block_size=BLOCK_SIZE,
-        num_blocks=(NUM_BLOCKS,),
-        vocab_size=config.vocab_size,
-        max_num_batched_tokens=2048,
-    )
+    limits = _limits(config, NUM_BLOCKS, BLOCK_SIZE)
     weights = load_weights(config, checkpoint, torch.float32)
     decoder = Decoder(config, weights, kv_cache.layers, limits.max_model_len)
     return ModelRunner(decoder, kv_cache, Rows(limits, poison=True), step_pb2.WorkerReady())
+
+
+def poisoned_device_runner(
+    model: Path,
+    *,
+    num_blocks: int = NUM_BLOCKS,
+    block_size: int = BLOCK_SIZE,
+    stream: DeviceStream | None = None,
+    recorder: GraphRecorder | None = None,
+) -> DeviceRunner:
+    """Return the same for a device; without one, in plain PyTorch or Triton's interpreter."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    config, checkpoint = open_model(settings_for(model))
+    kv_cache = allocate_device_kv_cache(config, num_blocks, block_size, torch.float32, device)
+    kv_cache.tensor.fill_(math.nan)
+    limits = _limits(config, num_blocks, block_size)
+    weights = load_weights(config, checkpoint, torch.float32, device=device)
+    return DeviceRunner(
+        Decoder(config, weights, kv_cache.layers, limits.max_model_len),
+        kv_cache,
+        Rows(limits, poison=True),
+        DeviceRows(limits, device, poison=True),
+        describe(config, limits, torch.float32, 0, device),
+        stream or stream_of(device),
+        recorder,
+    )
+
+
+def _limits(config: ModelConfig, num_blocks: int, block_size: int) -> RowLimits:
+    return RowLimits(
+        num_rows=16,
+        max_model_len=config.max_position_embeddings,
+        block_size=block_size,
+        num_blocks=(num_blocks,),
+        vocab_size=config.vocab_size,
+        max_num_batched_tokens=2048,
+    )

@@ -11,7 +11,7 @@ import torch
 
 from octavo.kernels.threads import num_threads, set_num_threads
 from octavo.startup import StartupError, StartupReport
-from octavo.worker import loading
+from octavo.worker import capacity
 from octavo.worker.loading import load_model_runner
 from octavo.worker.settings import WorkerSettings
 from tests.worker.runners import settings_for
@@ -91,7 +91,7 @@ def test_a_context_that_is_lowered_is_told_unless_it_was_asked_for(
 def test_memory_that_will_run_out_is_told(
     saved: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loading, "available_bytes", lambda: 1 << 10)
+    monkeypatch.setattr(capacity, "free_bytes", lambda _: 1 << 10)
     load(settings_for(saved))
     (message,) = caplog.messages
     assert "0.0 GB are available. Lower --kv-cache-memory-bytes" in message

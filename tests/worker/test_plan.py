@@ -90,7 +90,7 @@ def test_programs_get_the_parts_and_their_sum(
 def test_more_than_is_available_has_a_note(
     saved: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "available_bytes", lambda: 1 << 20)
+    monkeypatch.setattr(plan, "free_bytes", lambda _: 1 << 20)
     assert plan.main(str(saved), settings=PlanSettings(num_gpu_blocks_override=16)) == 0
     assert "more than is available" in capsys.readouterr().out
 

@@ -1,0 +1,117 @@
+"""Forward passes by graph, and in parts where memory is short: tokens stay transformers'."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import LlamaForCausalLM
+
+from octavo.v1 import common_pb2, scheduling_pb2
+from octavo.worker.device_runner import DeviceRunner
+from octavo.worker.models.decoder import StepInput
+from tests.worker.any_requests import STOP, check_answers
+from tests.worker.offline_engine import OfflineEngine
+from tests.worker.plan_driver import PlanDriver
+from tests.worker.runners import BLOCK_SIZE, poisoned_device_runner
+from tests.worker.tiny_models import save_tiny_llama
+
+Saved = tuple[Path, LlamaForCausalLM]
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Saved:
+    path = tmp_path_factory.mktemp("tiny")
+    return path, save_tiny_llama(path)
+
+
+def requests() -> list[scheduling_pb2.SubmitRequest]:
+    """Requests that begin and end to decode at different times; some are forked."""
+    return [
+        scheduling_pb2.SubmitRequest(
+            prompt_token_ids=[(7 * i + j) % 96 for j in range(1 + 5 * i)],
+            n=n,
+            seeds=range(n),
+            sampling=common_pb2.SamplingParams(temperature=0.7 * (i % 2), repetition_penalty=1.0),
+            max_tokens=3 + 2 * i,
+            stop_token_ids=[STOP],
+            num_logprobs=1 if i == 2 else None,
+            num_prompt_logprobs=1 if i == 2 else None,
+        )
+        for i, n in enumerate([1, 3, 1, 2])
+    ]
+
+
+class Replayed:
+    """Work that is done again when it is replayed, into what it answered with at first."""
+
+    def __init__(self, work: Callable[[], Tensor]) -> None:
+        self._work = work
+        self.output = work()
+        self.num_replays = 0
+
+    def replay(self) -> None:
+        self.num_replays += 1
+        self.output.copy_(self._work())
+
+
+class Recorder:
+    def __init__(self) -> None:
+        self.graphs: list[Replayed] = []
+
+    def record(self, work: Callable[[], Tensor]) -> Replayed:
+        self.graphs.append(Replayed(work))
+        return self.graphs[-1]
+
+
+@pytest.mark.parametrize("plans_ahead", [1, 2])
+def test_steps_that_decode_run_on_graphs(saved: Saved, plans_ahead: int) -> None:
+    path, model = saved
+    recorder = Recorder()
+    runner = poisoned_device_runner(path, recorder=recorder)
+    # The largest is captured before there is any step.
+    assert [len(graph.output) for graph in recorder.graphs] == [16]
+    check_answers(model, requests(), OfflineEngine(runner, plans_ahead=plans_ahead))
+    assert len(recorder.graphs) > 1
+    assert sum(graph.num_replays for graph in recorder.graphs) > 5
+
+
+def test_what_a_graph_runs_on_without_rows_is_written_nowhere(saved: Saved) -> None:
+    runner = poisoned_device_runner(saved[0], recorder=Recorder())
+    assert runner._kv_cache.tensor.isnan().all()
+
+
+def short_of_memory(runner: DeviceRunner, most_tokens: int, monkeypatch: Any) -> list[int]:
+    """Let passes of more tokens fail; returns the sizes of those that do not."""
+    hidden_states, sizes = runner._decoder.hidden_states, list[int]()
+
+    def limited(step: StepInput) -> Tensor:
+        if len(step.input_ids) > most_tokens:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        sizes.append(len(step.input_ids))
+        return hidden_states(step)
+
+    monkeypatch.setattr(runner._decoder, "hidden_states", limited)
+    return sizes
+
+
+@pytest.mark.parametrize("most_tokens", [1, 5, 9])
+def test_steps_that_find_no_memory_are_computed_in_parts(
+    saved: Saved, most_tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, model = saved
+    runner = poisoned_device_runner(path)
+    sizes = short_of_memory(runner, most_tokens, monkeypatch)
+    check_answers(model, requests(), OfflineEngine(runner))
+    assert max(sizes) <= most_tokens
+
+
+def test_where_not_one_token_finds_memory_the_step_fails(
+    saved: Saved, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = poisoned_device_runner(saved[0])
+    short_of_memory(runner, 0, monkeypatch)
+    with pytest.raises(torch.OutOfMemoryError):
+        PlanDriver(runner, BLOCK_SIZE).generate(0, [1, 2, 3], 1, 3)

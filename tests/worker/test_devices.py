@@ -1,0 +1,52 @@
+"""octavo.worker.devices: which device is taken, and what an operator hears who asks for another."""
+
+import pytest
+import torch
+
+from octavo.startup import StartupError
+from octavo.worker import devices
+from octavo.worker.devices import choose_device, choose_dtype
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
+
+
+@pytest.fixture
+def has_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+
+
+@pytest.fixture
+def has_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+@pytest.mark.usefixtures("has_gpu")
+def test_auto_takes_a_gpu_if_there_is_one() -> None:
+    assert choose_device("auto") == choose_device("cuda") == CUDA
+    assert choose_device("cpu") == CPU
+
+
+@pytest.mark.usefixtures("has_no_gpu")
+def test_without_a_gpu_auto_takes_the_cpu_and_cuda_is_refused() -> None:
+    assert choose_device("auto") == choose_device("cpu") == CPU
+    with pytest.raises(StartupError, match="--device cuda: PyTorch finds no GPU"):
+        choose_device("cuda")
+
+
+def test_auto_is_bfloat16_on_a_gpu_and_any_type_is_taken() -> None:
+    assert choose_dtype("auto", CUDA) == torch.bfloat16
+    assert choose_dtype("float16", CUDA) == torch.float16
+    assert choose_dtype("float32", CUDA) == torch.float32
+
+
+def test_float16_is_not_for_cpus() -> None:
+    assert choose_dtype("float32", CPU) == torch.float32
+    with pytest.raises(StartupError, match="--dtype float16 is for GPUs"):
+        choose_dtype("float16", CPU)
+
+
+def test_a_gpu_keeps_for_the_cache_what_the_rest_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (70 << 30, 80 << 30))
+    assert devices.kv_cache_bytes(CUDA, 20 << 30, 1 << 30) == (72 - 10 - 21) << 30
+    assert devices.kv_cache_bytes(CUDA, 90 << 30, 0) == 0

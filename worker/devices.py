@@ -1,0 +1,74 @@
+"""Which device runs the steps, what it computes fast, and how much memory it has."""
+
+import torch
+
+from octavo.kernels.gpu.interpreter import interpreting
+from octavo.startup import StartupError
+
+from . import cpu
+from .kv_cache import default_kv_cache_bytes
+from .memory import available_bytes, machine_bytes
+from .settings import DeviceName, Dtype
+
+# The rest is for what is not counted: the allocator's gaps, kernels, CUDA itself.
+_DEVICE_SHARE = 0.9
+
+
+def choose_device(name: DeviceName) -> torch.device:
+    """Return the device that was asked for; raises StartupError if there is none."""
+    has_cuda = torch.cuda.is_available()
+    if name == "cuda" and not has_cuda:
+        raise StartupError(
+            "--device cuda: PyTorch finds no GPU. Install its CUDA build and the GPU's driver, or"
+            " leave the flag out to run on the CPU."
+        )
+    if name == "cpu" or not has_cuda:
+        return torch.device("cpu")
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+def runs_beside_cpu(device: torch.device) -> bool:
+    """Say whether steps are queued on the device, as on GPUs; and where Triton is interpreted."""
+    return device.type == "cuda" or interpreting()
+
+
+def choose_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
+    """Return the type of weights and activations; `auto` is what the device computes fast."""
+    if device.type == "cuda":
+        return torch.bfloat16 if dtype == "auto" else getattr(torch, dtype)
+    if dtype == "float16":
+        raise StartupError(
+            "--dtype float16 is for GPUs; a CPU computes it slowly. Give bfloat16 or float32, or"
+            " leave the flag out."
+        )
+    return cpu.choose_dtype(dtype)
+
+
+def describe_device(device: torch.device) -> str:
+    """Return a line for people, such as `cuda (NVIDIA H200)`."""
+    if device.type == "cuda":
+        return f"cuda ({torch.cuda.get_device_name(device)})"
+    return cpu.describe_device()
+
+
+def total_bytes(device: torch.device) -> int:
+    """Return the memory of the device, or of the machine that it is."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[1]
+    return machine_bytes()
+
+
+def free_bytes(device: torch.device) -> int:
+    """Return what can still be taken."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return available_bytes()
+
+
+def kv_cache_bytes(device: torch.device, weights_bytes: int, activations_bytes: int) -> int:
+    """Return the memory for the KV cache when nobody said: on a GPU what the rest leaves."""
+    if device.type != "cuda":
+        return default_kv_cache_bytes(weights_bytes)
+    free, total = torch.cuda.mem_get_info(device)
+    taken = total - free + weights_bytes + activations_bytes
+    return max(int(total * _DEVICE_SHARE) - taken, 0)
