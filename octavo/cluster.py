@@ -40,6 +40,7 @@ FLAGS = {
         "max_num_seqs",
         "max_num_batched_tokens",
         "kv_cache_memory_bytes",
+        "gpu_memory_utilization",
         "num_gpu_blocks_override",
         "enforce_eager",
         "cpu_threads",

@@ -9,6 +9,7 @@ from octavo.startup import StartupError
 from octavo.v1 import step_pb2
 
 from .device_kv_cache import device_block_bytes
+from .device_memory import MeasuredMemory
 from .devices import describe_device, free_bytes, kv_cache_bytes, runs_beside_cpu, total_bytes
 from .kv_cache import block_bytes, check_kv_cache_fits, fitting_blocks
 from .models.config import ModelConfig
@@ -25,8 +26,13 @@ def choose_limits(
     dtype: torch.dtype,
     weights_bytes: int,
     device: torch.device,
+    measured: MeasuredMemory | None = None,
 ) -> RowLimits:
-    """Choose the number of blocks, and the context: what was asked for, trained for, and fits."""
+    """Choose the number of blocks, and the context: what was asked for, trained for, and fits.
+
+    Args:
+        measured: what the model takes of its device; None: it is estimated.
+    """
     block_size = settings.block_size
     bytes_per_block = _block_bytes(config, block_size, dtype, device)
     asked, trained = settings.max_model_len, config.max_position_embeddings
@@ -38,10 +44,16 @@ def choose_limits(
         vocab_size=config.vocab_size,
         max_num_batched_tokens=settings.max_num_batched_tokens,
     )
+    share = settings.gpu_memory_utilization
+
+    def default_bytes() -> int:
+        if measured is not None:
+            return measured.kv_cache_bytes(share)
+        activations_bytes = _activations_bytes(config, largest, dtype)
+        return kv_cache_bytes(device, weights_bytes, activations_bytes, share)
+
     num_blocks = settings.num_gpu_blocks_override or fitting_blocks(
-        bytes_per_block,
-        settings.kv_cache_memory_bytes
-        or kv_cache_bytes(device, weights_bytes, _activations_bytes(config, largest, dtype)),
+        bytes_per_block, settings.kv_cache_memory_bytes or default_bytes()
     )
     check_kv_cache_fits(num_blocks, bytes_per_block, total_bytes(device))
     if asked is not None and asked > trained:
@@ -66,8 +78,9 @@ def describe(
     dtype: torch.dtype,
     weights_bytes: int,
     device: torch.device,
+    measured: MeasuredMemory | None = None,
 ) -> step_pb2.WorkerReady:
-    """Say what model, device and limits there are to plan for."""
+    """Say what model, device and limits there are to plan for; `measured` as in choose_limits."""
     (num_blocks,) = limits.num_blocks
     bytes_per_block = _block_bytes(config, limits.block_size, dtype, device)
     return step_pb2.WorkerReady(
@@ -82,10 +95,24 @@ def describe(
         memory=step_pb2.MemoryLedger(
             weights_bytes=weights_bytes,
             kv_cache_bytes=num_blocks * bytes_per_block,
-            activations_bytes=_activations_bytes(config, limits, dtype),
+            activations_bytes=(
+                measured.activations_bytes
+                if measured is not None
+                else _activations_bytes(config, limits, dtype)
+            ),
+            graphs_bytes=measured.graphs_bytes if measured is not None else 0,
         ),
         max_num_batched_tokens=limits.max_num_batched_tokens,
     )
+
+
+def requests_at_once(worker: step_pb2.WorkerReady, length: int) -> int:
+    """Return how many outputs of `length` tokens, prompts included, can run without waiting.
+
+    Shared prefixes count once in the KV cache, so that more may fit.
+    """
+    blocks_each = -(-length // worker.block_size)
+    return int(min(worker.num_rows, worker.kv_groups[0].num_blocks // blocks_each))
 
 
 def lowered_context(
@@ -101,15 +128,26 @@ def lowered_context(
     )
 
 
-def warn_of_limits(
-    settings: WorkerSettings,
-    config: ModelConfig,
-    ready: step_pb2.WorkerReady,
-    device: torch.device,
+def room(worker: step_pb2.WorkerReady) -> str:
+    """Say what the KV cache holds, in tokens and in requests as long as the context."""
+    (group,) = worker.kv_groups
+    return (
+        f"holds {group.num_blocks * worker.block_size:,} tokens ="
+        f" {requests_at_once(worker, worker.max_model_len):,} requests of"
+        f" {worker.max_model_len:,}"
+    )
+
+
+def warn_of_context(
+    settings: WorkerSettings, config: ModelConfig, ready: step_pb2.WorkerReady
 ) -> None:
-    """Tell now what would be noticed later: requests too long, or memory that runs out."""
+    """Tell now what requests too long would be told later."""
     if note := lowered_context(settings, config, ready):
         logger.warning(note)
+
+
+def warn_of_memory(ready: step_pb2.WorkerReady, device: torch.device) -> None:
+    """Tell, before anything is loaded, that memory will run out."""
     needed = (
         ready.memory.weights_bytes + ready.memory.kv_cache_bytes + ready.memory.activations_bytes
     )

@@ -101,6 +101,12 @@ class DeviceForward:
         self._batch.send_no_rows(self._stream)
         return self._recorder.record(work)
 
+    @torch.inference_mode()
+    def record_decode(self, recorder: GraphRecorder, num_rows: int) -> Graph:
+        """Record the graph of one size, for whoever wants to know what it takes."""
+        self._batch.send_no_rows(self._stream)
+        return recorder.record(lambda: self._queue_decode(num_rows))
+
     def _queue_decode(self, num_rows: int) -> Tensor:
         """Queue the forward pass of rows with one token each; return their logits."""
         ones = np.ones(num_rows, np.int64)

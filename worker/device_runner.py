@@ -22,7 +22,7 @@ from octavo.kernels.copy_blocks import copy_blocks
 from octavo.kernels.logprobs import logprobs
 from octavo.v1.step_pb2 import StepPlan, StepResult, WorkerReady
 
-from .cuda_graphs import GraphRecorder
+from .cuda_graphs import Graph, GraphRecorder
 from .device_batch import DeviceBatch
 from .device_forward import DeviceForward, FittedStep
 from .device_kv_cache import DeviceKvCache
@@ -72,9 +72,17 @@ class DeviceRunner:
         ready.CopyFrom(self._description)
         return ready
 
+    @property
+    def kv_cache_bytes(self) -> int:
+        return self._kv_cache.nbytes
+
     def execute(self, plan: StepPlan) -> StepResult:
         """Run one step, and wait for it."""
         return self.start(plan).result()
+
+    def record_graph(self, recorder: GraphRecorder, num_rows: int) -> Graph:
+        """Record the forward pass of a decode step; no step runs on it."""
+        return self._forward.record_decode(recorder, num_rows)
 
     @torch.inference_mode()
     def start(self, plan: StepPlan) -> DeviceStep:

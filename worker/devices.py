@@ -10,9 +10,6 @@ from .kv_cache import default_kv_cache_bytes
 from .memory import available_bytes, machine_bytes
 from .settings import DeviceName, Dtype
 
-# The rest is for what is not counted: the allocator's gaps, kernels, CUDA itself.
-_DEVICE_SHARE = 0.9
-
 
 def choose_device(name: DeviceName) -> torch.device:
     """Return the device that was asked for; raises StartupError if there is none."""
@@ -65,10 +62,19 @@ def free_bytes(device: torch.device) -> int:
     return available_bytes()
 
 
-def kv_cache_bytes(device: torch.device, weights_bytes: int, activations_bytes: int) -> int:
-    """Return the memory for the KV cache when nobody said: on a GPU what the rest leaves."""
+def kv_cache_bytes(
+    device: torch.device,
+    weights_bytes: int,
+    activations_bytes: int,
+    gpu_memory_utilization: float,
+) -> int:
+    """Return the memory for the KV cache when nobody said, before anything is loaded.
+
+    On a GPU that is what weights and activations leave of the share; see device_trial.py for what
+    is measured later.
+    """
     if device.type != "cuda":
         return default_kv_cache_bytes(weights_bytes)
     free, total = torch.cuda.mem_get_info(device)
-    taken = total - free + weights_bytes + activations_bytes
-    return max(int(total * _DEVICE_SHARE) - taken, 0)
+    usable = min(int(total * gpu_memory_utilization), free)
+    return max(usable - weights_bytes - activations_bytes, 0)

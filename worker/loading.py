@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +13,28 @@ from octavo.kernels.threads import num_threads, set_num_threads
 from octavo.startup import StartupError, StartupReport
 from octavo.v1 import common_pb2, step_pb2
 
-from .capacity import choose_limits, describe, name_of, warn_of_limits
+from .capacity import (
+    choose_limits,
+    describe,
+    name_of,
+    room,
+    warn_of_context,
+    warn_of_memory,
+)
 from .checkpoint import Checkpoint
 from .cuda_graphs import CudaGraphRecorder, GraphRecorder
 from .device_kv_cache import allocate_device_kv_cache
+from .device_memory import CudaMemory
 from .device_rows import DeviceRows
 from .device_runner import DeviceRunner
 from .device_stream import stream_of
-from .devices import choose_device, choose_dtype, runs_beside_cpu
+from .device_trial import try_out
+from .devices import choose_device, choose_dtype, free_bytes, runs_beside_cpu
 from .dummy_checkpoint import DummyCheckpoint
 from .gguf_checkpoint import GGUFCheckpoint
 from .kv_cache import allocate_kv_cache
 from .memory import return_freed_memory
+from .memory_ledger import MemoryLedger
 from .model_runner import ModelRunner
 from .models.config import ModelConfig
 from .models.decoder import Decoder, DecoderWeights
@@ -55,28 +65,28 @@ def load_model_runner(
     size = weights_bytes(config, checkpoint, dtype, settings.quantization, device)
     limits = choose_limits(settings, config, dtype, size, device)
     ready = describe(config, limits, dtype, size, device)
-    warn_of_limits(settings, config, ready, device)
+    warn_of_memory(ready, device)
+    free_at_start_bytes = free_bytes(device)
     report.stage(f"config: {config.num_layers} layers, context of {limits.max_model_len:,} tokens")
 
     weights = load_weights(config, checkpoint, dtype, settings.quantization, device)
     return_freed_memory()
     report.stage(f"weights {size / 1e9:.2f} GB {settings.quantization or name_of(dtype)}")
 
-    ready.model_hash = model_hash(config, checkpoint, dtype, settings.quantization)
-    ready.model_path = str(checkpoint.path.absolute())
     model = _Model(config, weights, limits, ready)
+    if device.type == "cuda":
+        model = _fitted(model, settings, device, free_at_start_bytes, report)
+    warn_of_context(settings, config, model.ready)
+    model.ready.model_hash = model_hash(config, checkpoint, dtype, settings.quantization)
+    model.ready.model_path = str(checkpoint.path.absolute())
     has_graphs = device.type == "cuda" and not settings.enforce_eager
     runner = (
         _device_runner(model, device, CudaGraphRecorder() if has_graphs else None)
         if runs_beside_cpu(device)
         else _cpu_runner(model)
     )
-    (num_blocks,) = limits.num_blocks
-    report.stage(
-        f"KV cache {ready.memory.kv_cache_bytes / 1e9:.2f} GB: {num_blocks:,} blocks of"
-        f" {limits.block_size} tokens"
-    )
-    _warm_up(runner, limits)
+    report.stage(f"KV cache {model.ready.memory.kv_cache_bytes / 1e9:.2f} GB {room(model.ready)}")
+    _warm_up(runner, model.limits)
     report.stage(f"warm-up on {ready.device}")
     return runner
 
@@ -147,6 +157,29 @@ def _cpu_runner(model: _Model) -> ModelRunner:
         # milliseconds on the cores of the kernels' own.
         torch.set_num_threads(1)
     return ModelRunner(decoder, kv_cache, Rows(limits), model.ready)
+
+
+def _fitted(
+    model: _Model,
+    settings: WorkerSettings,
+    device: torch.device,
+    free_at_start_bytes: int,
+    report: StartupReport,
+) -> _Model:
+    """Return the model with as much KV cache as a trial has shown that there is room for."""
+
+    def make_trial(limits: RowLimits) -> DeviceRunner:
+        return _device_runner(replace(model, limits=limits), device, None)
+
+    config, size = model.config, model.ready.memory.weights_bytes
+    dtype = model.weights.embed_tokens.dtype
+    recorder = None if settings.enforce_eager else CudaGraphRecorder()
+    memory = CudaMemory(device)
+    measured = try_out(make_trial, model.limits, memory, free_at_start_bytes, recorder)
+    limits = choose_limits(settings, config, dtype, size, device, measured)
+    ready = describe(config, limits, dtype, size, device, measured)
+    report.stage(MemoryLedger(measured, ready.memory.kv_cache_bytes).line())
+    return replace(model, limits=limits, ready=ready)
 
 
 def _device_runner(

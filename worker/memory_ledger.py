@@ -1,4 +1,4 @@
-"""The ledger of a device's memory: what each use takes, and how much text that leaves room for."""
+"""The ledger of a device's memory: what each use takes, in one line for an operator."""
 
 from dataclasses import dataclass
 
@@ -36,8 +36,3 @@ class MemoryLedger:
         """Return the ledger in one line, for the start-up."""
         parts = ", ".join(f"{use} {num_bytes / 1e9:.2f}" for use, num_bytes in self.rows())
         return f"memory {self.measured.total_bytes / 1e9:.2f} GB: {parts}"
-
-
-def room(num_tokens: int, num_requests: int, length: int) -> str:
-    """Say what the KV cache holds, in tokens and in requests of some length."""
-    return f"holds {num_tokens:,} tokens = {num_requests:,} requests of {length:,}"

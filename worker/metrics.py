@@ -65,13 +65,15 @@ class WorkerMetrics:
         info.labels(ready.device, ready.dtype).set(1)
         memory = Gauge(
             "octavo_worker_memory_bytes",
-            "Memory set aside, by use: weights, kv_cache, activations (of the largest step).",
+            "Memory set aside, by use: weights, kv_cache, activations (of the largest step), graphs"
+            " (of CUDA).",
             ("use",),
             registry=self.registry,
         )
         memory.labels("weights").set(ready.memory.weights_bytes)
         memory.labels("kv_cache").set(ready.memory.kv_cache_bytes)
         memory.labels("activations").set(ready.memory.activations_bytes)
+        memory.labels("graphs").set(ready.memory.graphs_bytes)
         for name, text, value in (
             ("rows", "Rows there are: outputs that can run at once.", ready.num_rows),
             ("kv_blocks", "KV blocks.", sum(group.num_blocks for group in ready.kv_groups)),

@@ -10,12 +10,11 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from octavo.flag_types import Bytes, Count
+from octavo.flag_types import Bytes, Count, Share
 from octavo.model_files import resolve_model
 from octavo.startup import StartupError
-from octavo.v1.step_pb2 import WorkerReady
 
-from .capacity import lowered_context
+from .capacity import lowered_context, requests_at_once
 from .devices import choose_device, free_bytes
 from .loading import describe_worker
 from .memory import resident_bytes
@@ -44,7 +43,9 @@ class PlanSettings:
     max_num_batched_tokens: Count = 512
     """Most tokens of one step."""
     kv_cache_memory_bytes: Bytes | None = None
-    """Memory for the KV cache; unset: a quarter of what the weights leave, 4 GiB at most."""
+    """Memory for the KV cache; unset: what the share of a GPU leaves, 4 GiB at most on a CPU."""
+    gpu_memory_utilization: Share = 0.9
+    """Share of a GPU's memory that the worker may take, the KV cache included."""
     num_gpu_blocks_override: Count | None = None
     """Number of KV blocks, whatever the memory allows."""
     revision: str | None = None
@@ -128,6 +129,7 @@ def make_plan(model: str, path: Path, settings: PlanSettings) -> Plan:
         max_num_seqs=settings.max_num_seqs,
         max_num_batched_tokens=settings.max_num_batched_tokens,
         kv_cache_memory_bytes=settings.kv_cache_memory_bytes,
+        gpu_memory_utilization=settings.gpu_memory_utilization,
         num_gpu_blocks_override=settings.num_gpu_blocks_override,
     )
     config, worker = describe_worker(worker_settings)
@@ -166,21 +168,12 @@ def make_plan(model: str, path: Path, settings: PlanSettings) -> Plan:
     )
 
 
-def requests_at_once(worker: WorkerReady, length: int) -> int:
-    """Return how many outputs of `length` tokens, prompts included, can run without waiting.
-
-    Shared prefixes count once in the KV cache, so that more may fit.
-    """
-    blocks_each = -(-length // worker.block_size)
-    return int(min(worker.num_rows, worker.kv_groups[0].num_blocks // blocks_each))
-
-
 def _lengths(max_model_len: int) -> list[int]:
     return [length for length in _LENGTHS if length < max_model_len] + [max_model_len]
 
 
 def _lines(plan: Plan) -> Iterator[str]:
-    num_tokens = plan.num_blocks * plan.block_size
+    longest = plan.fits[-1]
     at_start = plan.total_bytes - plan.kv_cache_bytes - plan.activations_bytes
     numbers = f"{plan.dtype}, {plan.quantization} weights" if plan.quantization else plan.dtype
     yield f"{plan.model}: {plan.num_layers} layers in {numbers} on {plan.device}"
@@ -188,17 +181,24 @@ def _lines(plan: Plan) -> Iterator[str]:
     yield f"  weights      {_shown(plan.weights_bytes)}"
     yield (
         f"  KV cache     {_shown(plan.kv_cache_bytes)}"
-        f"   {plan.num_blocks:,} blocks of {plan.block_size} tokens: {num_tokens:,} tokens"
+        f"   {plan.num_blocks:,} blocks of {plan.block_size} tokens:"
+        f" {plan.num_blocks * plan.block_size:,} tokens ="
+        f" {longest.requests:,} requests of {longest.tokens:,}"
     )
     yield (
         f"  activations  {_shown(plan.activations_bytes)}"
         f"   of a step of {plan.max_num_batched_tokens:,} tokens"
     )
-    yield f"  program      {_shown(plan.program_bytes)}   Python and its libraries"
-    yield (
-        f"  in all       {_shown(plan.total_bytes)}"
-        f"   resident: {at_start / 1e9:.3f} GB at the start, the rest as the KV cache fills"
-    )
+    if plan.program_bytes:
+        yield f"  program      {_shown(plan.program_bytes)}   Python and its libraries"
+        yield (
+            f"  in all       {_shown(plan.total_bytes)}"
+            f"   resident: {at_start / 1e9:.3f} GB at the start, the rest as the KV cache fills"
+        )
+    else:
+        left = max(plan.available_bytes - plan.total_bytes, 0)
+        yield f"  in all       {_shown(plan.total_bytes)}   the worker measures it at its start"
+        yield f"  reserve      {_shown(left)}   graphs and kernels come out of it"
     yield f"  available    {_shown(plan.available_bytes)}   on this device, now"
     yield ""
     yield f"  context      {plan.max_model_len:8,} tokens"

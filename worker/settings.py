@@ -39,7 +39,9 @@ class WorkerSettings(TransportSettings):
     max_num_batched_tokens: Count = 512
     """Most tokens of one step."""
     kv_cache_memory_bytes: Bytes | None = None
-    """Memory for the KV cache; unset: a quarter of what the weights leave, 4 GiB at most."""
+    """Memory for the KV cache; unset: what the share of a GPU leaves, 4 GiB at most on a CPU."""
+    gpu_memory_utilization: Share = 0.9
+    """Share of a GPU's memory that the worker may take, the KV cache included."""
     num_gpu_blocks_override: Count | None = None
     """Number of KV blocks, whatever the memory allows."""
     enforce_eager: bool = False

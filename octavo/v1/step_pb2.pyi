@@ -337,14 +337,16 @@ class KVGroup(_message.Message):
     def __init__(self, num_blocks: _Optional[int] = ..., layers: _Optional[_Iterable[int]] = ..., sliding_window: _Optional[int] = ..., inventory_block_ids: _Optional[_Iterable[int]] = ..., inventory_block_hashes: _Optional[bytes] = ...) -> None: ...
 
 class MemoryLedger(_message.Message):
-    __slots__ = ("weights_bytes", "kv_cache_bytes", "activations_bytes")
+    __slots__ = ("weights_bytes", "kv_cache_bytes", "activations_bytes", "graphs_bytes")
     WEIGHTS_BYTES_FIELD_NUMBER: _ClassVar[int]
     KV_CACHE_BYTES_FIELD_NUMBER: _ClassVar[int]
     ACTIVATIONS_BYTES_FIELD_NUMBER: _ClassVar[int]
+    GRAPHS_BYTES_FIELD_NUMBER: _ClassVar[int]
     weights_bytes: int
     kv_cache_bytes: int
     activations_bytes: int
-    def __init__(self, weights_bytes: _Optional[int] = ..., kv_cache_bytes: _Optional[int] = ..., activations_bytes: _Optional[int] = ...) -> None: ...
+    graphs_bytes: int
+    def __init__(self, weights_bytes: _Optional[int] = ..., kv_cache_bytes: _Optional[int] = ..., activations_bytes: _Optional[int] = ..., graphs_bytes: _Optional[int] = ...) -> None: ...
 
 class WorkerWelcome(_message.Message):
     __slots__ = ("epoch",)

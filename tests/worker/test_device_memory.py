@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from octavo.startup import StartupError
 from octavo.worker.device_memory import MeasuredMemory, measure_memory
-from octavo.worker.memory_ledger import MemoryLedger, room
+from octavo.worker.memory_ledger import MemoryLedger
 from tests.worker.simulated_memory import GIB, SimulatedMemory
 
 CONTEXT, KERNELS, WEIGHTS, ACTIVATIONS, CACHE = 1 * GIB, GIB // 4, 16 * GIB, 3 * GIB, GIB // 8
@@ -104,7 +104,3 @@ def test_the_ledger_is_one_line_at_the_start() -> None:
         "memory 150.32 GB: others 1.07, kernels 0.27, weights 17.18, graphs 0.86,"
         " activations 3.22, KV cache 107.37, reserve 20.35"
     )
-
-
-def test_room_is_told_in_tokens_and_requests() -> None:
-    assert room(819_200, 100, 8192) == "holds 819,200 tokens = 100 requests of 8,192"

@@ -48,5 +48,7 @@ def test_float16_is_not_for_cpus() -> None:
 
 def test_a_gpu_keeps_for_the_cache_what_the_rest_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (70 << 30, 80 << 30))
-    assert devices.kv_cache_bytes(CUDA, 20 << 30, 1 << 30) == (72 - 10 - 21) << 30
-    assert devices.kv_cache_bytes(CUDA, 90 << 30, 0) == 0
+    assert devices.kv_cache_bytes(CUDA, 20 << 30, 1 << 30, 0.5) == (40 - 21) << 30
+    # Others have 10 GiB.
+    assert devices.kv_cache_bytes(CUDA, 20 << 30, 1 << 30, 1.0) == (70 - 21) << 30
+    assert devices.kv_cache_bytes(CUDA, 90 << 30, 0, 1.0) == 0

@@ -10,6 +10,7 @@ import torch
 from octavo.startup import StartupReport
 from octavo.v1.step_pb2 import KVGroup, WorkerReady
 from octavo.worker import plan
+from octavo.worker.capacity import requests_at_once
 from octavo.worker.loading import describe_worker, load_model_runner
 from octavo.worker.plan import PlanSettings
 from tests.worker.runners import settings_for
@@ -102,4 +103,4 @@ def test_more_than_is_available_has_a_note(
 )
 def test_requests_fit_by_whole_blocks_and_rows(length: int, fit: int) -> None:
     worker = WorkerReady(block_size=16, num_rows=30, kv_groups=[KVGroup(num_blocks=100)])
-    assert plan.requests_at_once(worker, length) == fit
+    assert requests_at_once(worker, length) == fit
