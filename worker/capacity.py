@@ -132,7 +132,8 @@ def room(worker: step_pb2.WorkerReady) -> str:
     """Say what the KV cache holds, in tokens and in requests as long as the context."""
     (group,) = worker.kv_groups
     return (
-        f"holds {group.num_blocks * worker.block_size:,} tokens ="
+        f"{group.num_blocks:,} blocks of {worker.block_size} tokens:"
+        f" {group.num_blocks * worker.block_size:,} tokens ="
         f" {requests_at_once(worker, worker.max_model_len):,} requests of"
         f" {worker.max_model_len:,}"
     )

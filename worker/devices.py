@@ -6,6 +6,7 @@ from octavo.kernels.gpu.interpreter import interpreting
 from octavo.startup import StartupError
 
 from . import cpu
+from .device_memory import CudaMemory, DeviceMemory
 from .kv_cache import default_kv_cache_bytes
 from .memory import available_bytes, machine_bytes
 from .settings import DeviceName, Dtype
@@ -60,6 +61,11 @@ def free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return available_bytes()
+
+
+def memory_of(device: torch.device) -> DeviceMemory | None:
+    """Return who tells of the device's memory; None where that is shared with all programs."""
+    return CudaMemory(device) if device.type == "cuda" else None
 
 
 def kv_cache_bytes(

@@ -24,12 +24,12 @@ from .capacity import (
 from .checkpoint import Checkpoint
 from .cuda_graphs import CudaGraphRecorder, GraphRecorder
 from .device_kv_cache import allocate_device_kv_cache
-from .device_memory import CudaMemory
+from .device_memory import DeviceMemory, MeasuredMemory
 from .device_rows import DeviceRows
 from .device_runner import DeviceRunner
 from .device_stream import stream_of
 from .device_trial import try_out
-from .devices import choose_device, choose_dtype, free_bytes, runs_beside_cpu
+from .devices import choose_device, choose_dtype, memory_of, runs_beside_cpu
 from .dummy_checkpoint import DummyCheckpoint
 from .gguf_checkpoint import GGUFCheckpoint
 from .kv_cache import allocate_kv_cache
@@ -66,7 +66,8 @@ def load_model_runner(
     limits = choose_limits(settings, config, dtype, size, device)
     ready = describe(config, limits, dtype, size, device)
     warn_of_memory(ready, device)
-    free_at_start_bytes = free_bytes(device)
+    memory = memory_of(device)
+    free_at_start_bytes = memory.free_bytes() if memory is not None else 0
     report.stage(f"config: {config.num_layers} layers, context of {limits.max_model_len:,} tokens")
 
     weights = load_weights(config, checkpoint, dtype, settings.quantization, device)
@@ -74,19 +75,23 @@ def load_model_runner(
     report.stage(f"weights {size / 1e9:.2f} GB {settings.quantization or name_of(dtype)}")
 
     model = _Model(config, weights, limits, ready)
-    if device.type == "cuda":
-        model = _fitted(model, settings, device, free_at_start_bytes, report)
-    warn_of_context(settings, config, model.ready)
-    model.ready.model_hash = model_hash(config, checkpoint, dtype, settings.quantization)
-    model.ready.model_path = str(checkpoint.path.absolute())
-    has_graphs = device.type == "cuda" and not settings.enforce_eager
+    if memory is not None:
+        recorder = _graph_recorder(settings, device)
+        measured = _try_out(model, device, memory, free_at_start_bytes, recorder)
+        limits = choose_limits(settings, config, dtype, size, device, measured)
+        ready = describe(config, limits, dtype, size, device, measured)
+        report.stage(MemoryLedger(measured, ready.memory.kv_cache_bytes).line())
+        model = _Model(config, weights, limits, ready)
+    warn_of_context(settings, config, ready)
+    ready.model_hash = model_hash(config, checkpoint, dtype, settings.quantization)
+    ready.model_path = str(checkpoint.path.absolute())
     runner = (
-        _device_runner(model, device, CudaGraphRecorder() if has_graphs else None)
+        _device_runner(model, device, _graph_recorder(settings, device))
         if runs_beside_cpu(device)
         else _cpu_runner(model)
     )
-    report.stage(f"KV cache {model.ready.memory.kv_cache_bytes / 1e9:.2f} GB {room(model.ready)}")
-    _warm_up(runner, model.limits)
+    report.stage(f"KV cache {ready.memory.kv_cache_bytes / 1e9:.2f} GB: {room(ready)}")
+    _warm_up(runner, limits)
     report.stage(f"warm-up on {ready.device}")
     return runner
 
@@ -159,27 +164,24 @@ def _cpu_runner(model: _Model) -> ModelRunner:
     return ModelRunner(decoder, kv_cache, Rows(limits), model.ready)
 
 
-def _fitted(
+def _try_out(
     model: _Model,
-    settings: WorkerSettings,
     device: torch.device,
+    memory: DeviceMemory,
     free_at_start_bytes: int,
-    report: StartupReport,
-) -> _Model:
-    """Return the model with as much KV cache as a trial has shown that there is room for."""
+    recorder: GraphRecorder | None,
+) -> MeasuredMemory:
+    """Return what the model takes of a device, the KV cache aside."""
 
-    def make_trial(limits: RowLimits) -> DeviceRunner:
+    def make_runner(limits: RowLimits) -> DeviceRunner:
         return _device_runner(replace(model, limits=limits), device, None)
 
-    config, size = model.config, model.ready.memory.weights_bytes
-    dtype = model.weights.embed_tokens.dtype
-    recorder = None if settings.enforce_eager else CudaGraphRecorder()
-    memory = CudaMemory(device)
-    measured = try_out(make_trial, model.limits, memory, free_at_start_bytes, recorder)
-    limits = choose_limits(settings, config, dtype, size, device, measured)
-    ready = describe(config, limits, dtype, size, device, measured)
-    report.stage(MemoryLedger(measured, ready.memory.kv_cache_bytes).line())
-    return replace(model, limits=limits, ready=ready)
+    return try_out(make_runner, model.limits, memory, free_at_start_bytes, recorder)
+
+
+def _graph_recorder(settings: WorkerSettings, device: torch.device) -> GraphRecorder | None:
+    has_graphs = device.type == "cuda" and not settings.enforce_eager
+    return CudaGraphRecorder() if has_graphs else None
 
 
 def _device_runner(

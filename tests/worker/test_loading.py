@@ -11,10 +11,13 @@ import torch
 
 from octavo.kernels.threads import num_threads, set_num_threads
 from octavo.startup import StartupError, StartupReport
-from octavo.worker import capacity
+from octavo.worker import capacity, loading
+from octavo.worker.device_runner import DeviceRunner
+from octavo.worker.dummy_plans import num_dummy_blocks
 from octavo.worker.loading import load_model_runner
 from octavo.worker.settings import WorkerSettings
 from tests.worker.runners import settings_for
+from tests.worker.simulated_memory import SimulatedMemory
 from tests.worker.tiny_models import save_tiny_llama, tiny_llama, write_gguf
 
 
@@ -74,7 +77,35 @@ def test_stages_are_reported(saved: Path, tmp_path: Path) -> None:
     assert [stage.split()[0] for stage in stages] == ["config:", "weights", "KV", "warm-up"]
     assert "context of 256 tokens" in stages[0]
     assert "float32" in stages[1]
-    assert "256 blocks of 4 tokens" in stages[2]
+    assert "256 blocks of 4 tokens: 1,024 tokens = 4 requests of 256" in stages[2]
+
+
+def test_the_cache_of_a_device_is_what_a_trial_leaves_of_the_share(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = SimulatedMemory(total=8 << 20, others=1 << 20)
+    load_weights = loading.load_weights
+
+    def load_onto_device(*arguments: Any) -> Any:
+        memory.allocate(4 << 20)
+        return load_weights(*arguments)
+
+    monkeypatch.setattr(loading, "load_weights", load_onto_device)
+    monkeypatch.setattr(loading, "memory_of", lambda _: memory)
+    for module in (capacity, loading):
+        monkeypatch.setattr(module, "runs_beside_cpu", lambda _: True)
+    changes = {"num_gpu_blocks_override": None, "gpu_memory_utilization": 0.75}
+    with (tmp_path / "stages").open("wb") as file:
+        settings = dataclasses.replace(settings_for(saved), **changes)
+        runner = load_model_runner(settings, StartupReport(file.fileno()))
+    assert isinstance(runner, DeviceRunner)
+    # What the trial took for a cache is none of the weights'.
+    trial_bytes = num_dummy_blocks(runner._rows.limits, 16, 512) * runner.kv_cache_bytes
+    trial_bytes //= runner.describe().kv_groups[0].num_blocks
+    left = (6 << 20) - ((4 << 20) - trial_bytes)
+    assert left - 2 * 8192 < runner.kv_cache_bytes <= left
+    (line,) = [line for line in (tmp_path / "stages").read_text().splitlines() if "memory" in line]
+    assert "memory 0.01 GB: others 0.00, kernels 0.00, weights 0.00" in line
 
 
 def test_a_context_that_is_lowered_is_told_unless_it_was_asked_for(
