@@ -60,7 +60,12 @@ class DeviceBatch:
         size = self.max_num_rows
         ones = np.ones(size, np.int64)
         none = PlanColumns(np.full(size, NO_ROW), ones, ones.astype(np.bool_))
-        self.send(none, np.arange(size), stream)
+        # Whose parameters they draw with does not matter, but there have to be some.
+        any_row = np.zeros(size, np.intp)
+        runs = RunList()
+        self.add_columns(runs, none, np.arange(size))
+        self.add_sampled(runs, SampledRows(any_row, any_row, any_row, size))
+        runs.send(self._rows.memory, stream)
 
     def gather(self, columns: PlanColumns, num_wanted: int) -> StepInput:
         """Return the input of the step whose columns are on the device."""
@@ -112,6 +117,10 @@ class DeviceBatch:
         """Count what the first rows of the step have computed."""
         nothing = self._positions[:0]
         self.append(num_rows, nothing, nothing)
+
+    def token_places(self) -> Tensor:
+        """Return memory for a token of each row, int64 [max_num_rows]."""
+        return torch.zeros(self.max_num_rows, dtype=torch.int64, device=self._positions.device)
 
     def no_states(self, hidden_size: int, dtype: torch.dtype) -> Tensor:
         return torch.empty(0, hidden_size, dtype=dtype, device=self._positions.device)

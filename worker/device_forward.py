@@ -45,11 +45,14 @@ class ForwardOutput(NamedTuple):
         logits: float32 [num_logits, vocab_size], after the tokens that were wanted first.
         hidden: [num_wanted - num_logits, hidden_size], of the others.
         num_computed: how many rows still have to be told how far they are computed.
+        drawn: int64 [num_logits], the tokens that are drawn from these logits as they are; None if
+            nobody drew.
     """
 
     logits: Tensor
     hidden: Tensor
     num_computed: int
+    drawn: Tensor | None = None
 
 
 class DeviceForward:
@@ -60,12 +63,20 @@ class DeviceForward:
         decoder: Decoder,
         batch: DeviceBatch,
         stream: DeviceStream,
+        draw: Callable[[Tensor], Tensor],
         recorder: GraphRecorder | None = None,
     ) -> None:
-        """`recorder` records graphs, the largest at once; without one there are none."""
+        """Be ready to run; with a `recorder` the largest graph is recorded at once.
+
+        Args:
+            draw: draws a token from each row of logits, in the order of the step's sampled rows.
+                Graphs have it at their end: most steps need no more.
+        """
         self._decoder = decoder
         self._batch = batch
         self._stream = stream
+        self._draw = draw
+        self._drawn = batch.token_places()
         self._recorder = recorder
         self._graphs: DecodeGraphs | None = None
         if recorder is not None:
@@ -87,7 +98,9 @@ class DeviceForward:
         """Queue a step whose columns are on the device."""
         if step.graph_size is not None and self._graphs is not None:
             logits = self._graphs.replay(step.graph_size)[:num_logits]
-            return ForwardOutput(logits, logits[:0], num_logits)
+            # The next step may draw before these have been fetched.
+            drawn = self._drawn[:num_logits].clone()
+            return ForwardOutput(logits, logits[:0], num_logits, drawn)
         if not len(step.columns.row):
             none = self._batch.no_states(self._decoder.config.hidden_size, self._decoder.dtype)
             return ForwardOutput(self._decoder.logits(none), none, 0)
@@ -111,9 +124,10 @@ class DeviceForward:
         """Queue the forward pass of rows with one token each; return their logits."""
         ones = np.ones(num_rows, np.int64)
         columns = PlanColumns(ones.astype(np.intp), ones, ones.astype(np.bool_))
-        return self._decoder.logits(
-            self._decoder.hidden_states(self._batch.gather(columns, num_rows))
-        )
+        hidden = self._decoder.hidden_states(self._batch.gather(columns, num_rows))
+        logits = self._decoder.logits(hidden)
+        self._drawn[:num_rows] = self._draw(logits)
+        return logits
 
     def _hidden_states(self, step: FittedStep) -> tuple[Tensor, int]:
         """Return the wanted hidden states, and how many rows are not told yet what is computed."""

@@ -1,12 +1,14 @@
 """The rules of single tokens (logits_rules.py) where a device applies them: a row's in a row.
 
-All rows' rules lie in tensors with room for the longest lists that any row has had; a longer one
-makes them larger. Which rows of a step have rules the host knows; which tokens these have, it does
-not, and nothing here waits for that.
+All rows' rules lie in one memory, with room for the longest lists that any row has had; for a
+longer one it is made anew. Rules go there when they are first needed, those of all rows in one
+copy. Which rows of a step have rules the host knows; which tokens these have it does not, and
+nothing here waits for that.
 """
 
-from collections.abc import Sequence
-from dataclasses import fields
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -19,12 +21,16 @@ from .device_rows import DeviceRows
 from .device_stream import DeviceStream
 from .logits_rules import LogitsRules
 from .rows import Rows
+from .run_list import RunList
 from .sampled_rows import SampledRows
 
 Numbers = NDArray[np.int32]
 
 _NONE = -1
 _BITS = 32
+# What begins at a multiple of 16 bytes is read 16 bytes at a time.
+_ALIGNMENT = 4
+_REALS = ("bias_values", "repetition_penalty", "frequency_penalty", "presence_penalty")
 
 
 class DevicePenalties:
@@ -40,7 +46,7 @@ class DevicePenalties:
         )
         # What the device has, by row.
         self._kept: dict[int, LogitsRules] = {}
-        self._penalties = _empty(rows.limits.num_rows, rows.limits.vocab_size, self._device)
+        self._shapes: dict[str, tuple[int, ...]] = {}
 
     def apply(self, logits: Tensor, sampled: SampledRows) -> bool:
         """Apply the rules of the rows that have some; return whether there is any.
@@ -53,70 +59,72 @@ class DevicePenalties:
             return False
         # A row that is forked in this step has its source's rules, and as yet its tokens.
         sources = sampled.sources[places]
-        for row in sources.tolist():
-            self._keep(row)
+        self._keep(set(sources.tolist()))
         indices = np.concatenate((places, sources)).astype(np.int32)
         on_device, rows = self._stream.upload(indices).chunk(2)
         apply_penalties(logits, on_device, rows, self._penalties, self._known)
         return True
 
-    @property
-    def _device(self) -> torch.device:
-        return self._known.token_ids.device
+    def _keep(self, rows: set[int]) -> None:
+        """Have the rows' rules on the device."""
+        rules: dict[int, LogitsRules] = {row: self._rows.sampling.rules[row] for row in rows}
+        vocab_size = self._rows.limits.vocab_size
+        values = {
+            row: _values(each, vocab_size)
+            for row, each in rules.items()
+            if self._kept.get(row) is not each
+        }
+        if not self._has_room(values.values()):
+            self._make_room(values.values())
+            values = {row: _values(each, vocab_size) for row, each in rules.items()}
+        runs = RunList()
+        for row, by_name in values.items():
+            self._kept[row] = rules[row]
+            for name, numbers in by_name.items():
+                view = self._views[name]
+                padded = np.full(view.shape[1:], _NONE, np.int32)
+                padded[_at_end(padded.shape, numbers.shape)] = numbers
+                runs.add(int(DeviceRows.places(view, row)), padded.ravel())
+        if values:
+            runs.send(self._memory, self._stream)
 
-    def _keep(self, row: int) -> None:
-        """Have the row's rules on the device."""
-        rules: LogitsRules = self._rows.sampling.rules[row]
-        if self._kept.get(row) is rules:
-            return
-        self._kept[row] = rules
-        values = _values(rules, self._rows.limits.vocab_size)
-        self._make_room(values)
-        uploaded = self._stream.upload(np.concatenate([each.ravel() for each in values.values()]))
-        parts = torch.split(uploaded, [each.size for each in values.values()])
-        for (name, each), part in zip(values.items(), parts, strict=True):
-            target = getattr(self._penalties, name)[row]
-            target.fill_(_NONE)
-            target[_at_end(target.shape, each.shape)] = part.view(target.dtype).view(each.shape)
+    def _has_room(self, rows: Iterable[Mapping[str, Numbers]]) -> bool:
+        return bool(self._shapes) and all(
+            needed <= have
+            for row in rows
+            for name, numbers in row.items()
+            for needed, have in zip(numbers.shape, self._shapes[name], strict=True)
+        )
 
-    def _make_room(self, values: dict[str, Numbers]) -> None:
-        """Make tensors larger where the rules have longer lists than there is room for."""
-        grown = {}
-        for field in fields(Penalties):
-            old: Tensor = getattr(self._penalties, field.name)
-            needed = values[field.name].shape
-            sizes = [max(have, need) for have, need in zip(old.shape[1:], needed, strict=True)]
-            grown[field.name] = old
-            if sizes != list(old.shape[1:]):
-                new = old.new_full((len(old), *sizes), _NONE)
-                new[:, *_at_end(new.shape[1:], old.shape[1:])] = old
-                grown[field.name] = new
-        self._penalties = Penalties(**grown)
+    def _make_room(self, rows: Iterable[Mapping[str, Numbers]]) -> None:
+        """Take memory where these rows fit in, and all before them; nothing is in it."""
+        for row in rows:
+            for name, numbers in row.items():
+                have = self._shapes.get(name, (0,) * numbers.ndim)
+                self._shapes[name] = tuple(map(max, have, numbers.shape))
+        num_rows = self._rows.limits.num_rows
+        shapes = {name: (num_rows, *shape) for name, shape in self._shapes.items()}
+        sizes = [-(-math.prod(shape) // _ALIGNMENT) * _ALIGNMENT for shape in shapes.values()]
+        starts = accumulate(sizes, initial=0)
+        device = self._known.token_ids.device
+        self._memory = torch.full((sum(sizes),), _NONE, dtype=torch.int32, device=device)
+        self._views = {
+            name: self._memory[start : start + math.prod(shape)].view(shape)
+            for start, (name, shape) in zip(starts, shapes.items(), strict=False)
+        }
+        self._penalties = Penalties(
+            **{
+                name: view.view(torch.float32) if name in _REALS else view
+                for name, view in self._views.items()
+            }
+        )
+        self._kept.clear()
 
 
 def _at_end(sizes: Sequence[int], lengths: Sequence[int]) -> tuple[slice, ...]:
     """Return where something shorter is to lie: at the end of its places, as bad words have to."""
     pairs = zip(sizes, lengths, strict=True)
     return tuple(slice(size - length, size) for size, length in pairs)
-
-
-def _empty(num_rows: int, vocab_size: int, device: torch.device) -> Penalties:
-    """Return rules with room for no list of anything."""
-
-    def numbers(*shape: int, dtype: torch.dtype = torch.int32) -> Tensor:
-        return torch.full((num_rows, *shape), _NONE, dtype=dtype, device=device)
-
-    return Penalties(
-        allowed=numbers(-(-vocab_size // _BITS)),
-        bad_words=numbers(0, 0),
-        min_tokens=numbers(),
-        stop_token_ids=numbers(0),
-        bias_token_ids=numbers(0),
-        bias_values=numbers(0, dtype=torch.float32),
-        repetition_penalty=numbers(dtype=torch.float32),
-        frequency_penalty=numbers(dtype=torch.float32),
-        presence_penalty=numbers(dtype=torch.float32),
-    )
 
 
 def _values(rules: LogitsRules, vocab_size: int) -> dict[str, Numbers]:

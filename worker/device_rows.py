@@ -42,7 +42,8 @@ class DeviceRows:
     def __init__(self, limits: RowLimits, device: torch.device, *, poison: bool = False) -> None:
         """Take the memory. `poison` fills it with trap values: for tests."""
         num_rows, max_tokens = limits.num_rows, limits.max_model_len + 1
-        table = (num_rows, -(-max_tokens // limits.block_size))
+        # Every row of a table begins at a multiple, too.
+        table = (num_rows, _aligned(-(-max_tokens // limits.block_size)))
         shapes: list[tuple[int, ...]] = [
             (num_rows, max_tokens),
             *[(num_rows,)] * 3,
@@ -54,7 +55,7 @@ class DeviceRows:
             (max(limits.max_num_batched_tokens, num_rows),),
             *[(num_rows,)] * 2,
         ]
-        ends = list(accumulate(-(-math.prod(shape) // _ALIGNMENT) * _ALIGNMENT for shape in shapes))
+        ends = list(accumulate(_aligned(math.prod(shape)) for shape in shapes))
         fill = TRAP if poison else 0
         self.memory = torch.full((ends[-1],), fill, dtype=torch.int32, device=device)
         views = [
@@ -80,3 +81,7 @@ class DeviceRows:
     def places(view: Tensor, index: NDArray[np.integer] | int = 0) -> NDArray[np.int64]:
         """Return where in `memory` the parts `view[index]` begin."""
         return np.asarray(index, np.int64) * view.stride(0) + int(view.storage_offset())
+
+
+def _aligned(size: int) -> int:
+    return -(-size // _ALIGNMENT) * _ALIGNMENT

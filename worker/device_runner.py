@@ -24,7 +24,7 @@ from octavo.v1.step_pb2 import StepPlan, StepResult, WorkerReady
 
 from .cuda_graphs import Graph, GraphRecorder
 from .device_batch import DeviceBatch
-from .device_forward import DeviceForward, FittedStep
+from .device_forward import DeviceForward, FittedStep, ForwardOutput
 from .device_kv_cache import DeviceKvCache
 from .device_logprobs import PromptLogprobs
 from .device_rows import DeviceRows
@@ -63,8 +63,9 @@ class DeviceRunner:
         self._description = description
         self._stream = stream
         self._batch = DeviceBatch(rows.limits, device_rows)
-        self._forward = DeviceForward(decoder, self._batch, stream, recorder)
         self._sampler = DeviceSampler(rows, device_rows, stream)
+        draw = self._sampler.draw
+        self._forward = DeviceForward(decoder, self._batch, stream, draw, recorder)
 
     def describe(self) -> WorkerReady:
         """Return what this worker is; identity and epoch are for the caller to add."""
@@ -102,11 +103,9 @@ class DeviceRunner:
         prompts = self._prompt_logprobs(runs, computed.hidden)
         has_logits = self._stream.mark()
         wanting = self._sampler.wanting(sampled)
-        sources = self._device_rows.source_rows[: len(sampled.rows)]
-        # Of the tokens to come; read before any of them is appended.
-        positions = self._device_rows.num_tokens.index_select(0, sources).long()
-        logits = self._with_forks(computed.logits, sampled)
-        output = self._sampler.sample(logits, sampled, wanting, positions)
+        positions = self._sampler.positions(len(sampled.rows))
+        logits, drawn = self._with_forks(computed, sampled)
+        output = self._sampler.sample(logits, sampled, wanting, drawn)
         self._batch.append(computed.num_computed, positions, output.token_ids)
         self._rows.append_unknown_tokens(sampled.rows)
         marks = (begun, has_logits, self._stream.mark())
@@ -133,11 +132,17 @@ class DeviceRunner:
             sources, targets = self._stream.upload(ids).long().chunk(2)
             copy_blocks(self._kv_cache.planes, sources, targets)
 
-    def _with_forks(self, logits: Tensor, sampled: SampledRows) -> Tensor:
-        """Return logits for all sampled rows; those that are forked draw from their source's."""
+    def _with_forks(
+        self, computed: ForwardOutput, sampled: SampledRows
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return logits for all sampled rows, and the tokens drawn from them if they are.
+
+        Those that are forked draw from their source's logits.
+        """
         if len(sampled.rows) == sampled.num_logits:
-            return logits
-        return logits.index_select(0, self._stream.upload(sampled.logits.astype(np.int32)))
+            return computed.logits, computed.drawn
+        places = self._stream.upload(sampled.logits.astype(np.int32))
+        return computed.logits.index_select(0, places), None
 
     def _prompt_logprobs(
         self, runs: Sequence[PromptRun], hidden: Tensor

@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-# Uploads that may be under way: the host is two steps ahead at most, each with a few of them.
-_NUM_SLOTS = 8
+# Uploads that may be under way: the host is two steps ahead at most, each with a dozen of them.
+_NUM_SLOTS = 32
 
 
 class Fetch(Protocol):
