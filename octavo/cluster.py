@@ -39,6 +39,7 @@ FLAGS = {
         "max_model_len",
         "max_num_seqs",
         "max_num_batched_tokens",
+        "kv_cache_dtype",
         "kv_cache_memory_bytes",
         "gpu_memory_utilization",
         "num_gpu_blocks_override",

@@ -17,7 +17,14 @@ from pathlib import Path
 
 from octavo.scheduler.settings import SchedulerSettings
 from octavo.worker.loading import load_model_runner
-from octavo.worker.settings import DeviceName, Dtype, LoadFormat, Quantization, WorkerSettings
+from octavo.worker.settings import (
+    DeviceName,
+    Dtype,
+    KvCacheDtype,
+    LoadFormat,
+    Quantization,
+    WorkerSettings,
+)
 
 from .errors import FailedPrecondition
 from .loop_thread import LoopThread
@@ -58,6 +65,7 @@ class LLM:
         block_size: int = 16,
         max_num_seqs: int = 256,
         max_num_batched_tokens: int = 512,
+        kv_cache_dtype: KvCacheDtype = "auto",
         kv_cache_memory_bytes: int | None = None,
         gpu_memory_utilization: float = 0.9,
         num_gpu_blocks_override: int | None = None,
@@ -80,6 +88,7 @@ class LLM:
             max_model_len=max_model_len,
             max_num_seqs=max_num_seqs,
             max_num_batched_tokens=max_num_batched_tokens,
+            kv_cache_dtype=kv_cache_dtype,
             kv_cache_memory_bytes=kv_cache_memory_bytes,
             gpu_memory_utilization=gpu_memory_utilization,
             num_gpu_blocks_override=num_gpu_blocks_override,

@@ -45,6 +45,8 @@ class ServeSettings(ProcessSettings):
     """Most outputs that run at once."""
     max_num_batched_tokens: Count = 512
     """Most tokens of one step."""
+    kv_cache_dtype: Literal["auto", "fp8"] = "auto"
+    """Type of the KV cache on a GPU: with fp8 it holds twice the tokens; auto is the dtype."""
     kv_cache_memory_bytes: Bytes | None = None
     """Memory for the KV cache; unset: what the share of a GPU leaves, 4 GiB at most on a CPU."""
     gpu_memory_utilization: Share = 0.9

@@ -10,7 +10,14 @@ from octavo.v1 import step_pb2
 
 from .device_kv_cache import device_block_bytes
 from .device_memory import MeasuredMemory
-from .devices import describe_device, free_bytes, kv_cache_bytes, runs_beside_cpu, total_bytes
+from .devices import (
+    choose_cache_dtype,
+    describe_device,
+    free_bytes,
+    kv_cache_bytes,
+    runs_beside_cpu,
+    total_bytes,
+)
 from .kv_cache import block_bytes, check_kv_cache_fits, fitting_blocks
 from .models.config import ModelConfig
 from .rows import RowLimits
@@ -34,7 +41,8 @@ def choose_limits(
         measured: what the model takes of its device; None: it is estimated.
     """
     block_size = settings.block_size
-    bytes_per_block = _block_bytes(config, block_size, dtype, device)
+    cache_dtype = choose_cache_dtype(settings.kv_cache_dtype, dtype, device)
+    bytes_per_block = _block_bytes(config, block_size, cache_dtype, device)
     asked, trained = settings.max_model_len, config.max_position_embeddings
     largest = RowLimits(
         num_rows=settings.max_num_seqs,
@@ -78,11 +86,12 @@ def describe(
     dtype: torch.dtype,
     weights_bytes: int,
     device: torch.device,
+    cache_dtype: torch.dtype,
     measured: MeasuredMemory | None = None,
 ) -> step_pb2.WorkerReady:
     """Say what model, device and limits there are to plan for; `measured` as in choose_limits."""
     (num_blocks,) = limits.num_blocks
-    bytes_per_block = _block_bytes(config, limits.block_size, dtype, device)
+    bytes_per_block = _block_bytes(config, limits.block_size, cache_dtype, device)
     return step_pb2.WorkerReady(
         dtype=name_of(dtype),
         block_size=limits.block_size,
@@ -166,10 +175,10 @@ def name_of(dtype: torch.dtype) -> str:
 
 
 def _block_bytes(
-    config: ModelConfig, block_size: int, dtype: torch.dtype, device: torch.device
+    config: ModelConfig, block_size: int, cache_dtype: torch.dtype, device: torch.device
 ) -> int:
     of_layout = device_block_bytes if runs_beside_cpu(device) else block_bytes
-    return of_layout(config, block_size, dtype)
+    return of_layout(config, block_size, cache_dtype)
 
 
 def _activations_bytes(config: ModelConfig, limits: RowLimits, dtype: torch.dtype) -> int:

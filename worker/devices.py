@@ -9,7 +9,7 @@ from . import cpu
 from .device_memory import CudaMemory, DeviceMemory
 from .kv_cache import default_kv_cache_bytes
 from .memory import available_bytes, machine_bytes
-from .settings import DeviceName, Dtype
+from .settings import DeviceName, Dtype, KvCacheDtype
 
 
 def choose_device(name: DeviceName) -> torch.device:
@@ -40,6 +40,18 @@ def choose_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
             " leave the flag out."
         )
     return cpu.choose_dtype(dtype)
+
+
+def choose_cache_dtype(name: KvCacheDtype, dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """Return the type of the KV cache of a model that computes in `dtype`."""
+    if name == "auto":
+        return dtype
+    if not runs_beside_cpu(device):
+        raise StartupError(
+            f"--kv-cache-dtype {name} is for GPUs, and the model runs on the CPU. Leave the flag"
+            " out."
+        )
+    return torch.float8_e4m3fn
 
 
 def describe_device(device: torch.device) -> str:

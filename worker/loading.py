@@ -29,7 +29,7 @@ from .device_rows import DeviceRows
 from .device_runner import DeviceRunner
 from .device_stream import stream_of
 from .device_trial import try_out
-from .devices import choose_device, choose_dtype, memory_of, runs_beside_cpu
+from .devices import choose_cache_dtype, choose_device, choose_dtype, memory_of, runs_beside_cpu
 from .dummy_checkpoint import DummyCheckpoint
 from .gguf_checkpoint import GGUFCheckpoint
 from .kv_cache import allocate_kv_cache
@@ -62,9 +62,10 @@ def load_model_runner(
     torch.set_num_threads(num_threads())
     config, checkpoint = open_model(settings)
     dtype = choose_dtype(settings.dtype, device)
+    cache_dtype = choose_cache_dtype(settings.kv_cache_dtype, dtype, device)
     size = weights_bytes(config, checkpoint, dtype, settings.quantization, device)
     limits = choose_limits(settings, config, dtype, size, device)
-    ready = describe(config, limits, dtype, size, device)
+    ready = describe(config, limits, dtype, size, device, cache_dtype)
     warn_of_memory(ready, device)
     memory = memory_of(device)
     free_at_start_bytes = memory.free_bytes() if memory is not None else 0
@@ -74,16 +75,16 @@ def load_model_runner(
     return_freed_memory()
     report.stage(f"weights {size / 1e9:.2f} GB {settings.quantization or name_of(dtype)}")
 
-    model = _Model(config, weights, limits, ready)
+    model = _Model(config, weights, limits, ready, cache_dtype)
     if memory is not None:
         recorder = _graph_recorder(settings, device)
         measured = _try_out(model, device, memory, free_at_start_bytes, recorder)
         limits = choose_limits(settings, config, dtype, size, device, measured)
-        ready = describe(config, limits, dtype, size, device, measured)
+        ready = describe(config, limits, dtype, size, device, cache_dtype, measured)
         report.stage(MemoryLedger(measured, ready.memory.kv_cache_bytes).line())
-        model = _Model(config, weights, limits, ready)
+        model = _Model(config, weights, limits, ready, cache_dtype)
     warn_of_context(settings, config, ready)
-    ready.model_hash = model_hash(config, checkpoint, dtype, settings.quantization)
+    ready.model_hash = model_hash(config, checkpoint, dtype, settings.quantization, cache_dtype)
     ready.model_path = str(checkpoint.path.absolute())
     runner = (
         _device_runner(model, device, _graph_recorder(settings, device))
@@ -107,7 +108,8 @@ def describe_worker(settings: WorkerSettings) -> tuple[ModelConfig, step_pb2.Wor
     dtype = choose_dtype(settings.dtype, device)
     size = weights_bytes(config, checkpoint, dtype, settings.quantization, device)
     limits = choose_limits(settings, config, dtype, size, device)
-    return config, describe(config, limits, dtype, size, device)
+    cache_dtype = choose_cache_dtype(settings.kv_cache_dtype, dtype, device)
+    return config, describe(config, limits, dtype, size, device, cache_dtype)
 
 
 def open_model(settings: WorkerSettings) -> tuple[ModelConfig, Checkpoint]:
@@ -150,6 +152,7 @@ class _Model:
     weights: DecoderWeights
     limits: RowLimits
     ready: step_pb2.WorkerReady
+    cache_dtype: torch.dtype
 
 
 def _cpu_runner(model: _Model) -> ModelRunner:
@@ -188,8 +191,10 @@ def _device_runner(
     model: _Model, device: torch.device, recorder: GraphRecorder | None
 ) -> DeviceRunner:
     config, limits = model.config, model.limits
-    dtype, (num_blocks,) = model.weights.embed_tokens.dtype, limits.num_blocks
-    kv_cache = allocate_device_kv_cache(config, num_blocks, limits.block_size, dtype, device)
+    (num_blocks,) = limits.num_blocks
+    kv_cache = allocate_device_kv_cache(
+        config, num_blocks, limits.block_size, model.cache_dtype, device
+    )
     decoder = Decoder(config, model.weights, kv_cache.layers, limits.max_model_len)
     rows, device_rows = Rows(limits), DeviceRows(limits, device)
     stream = stream_of(device)

@@ -18,7 +18,7 @@ from .capacity import lowered_context, requests_at_once
 from .devices import choose_device, free_bytes
 from .loading import describe_worker
 from .memory import resident_bytes
-from .settings import DeviceName, Dtype, Quantization, WorkerSettings
+from .settings import DeviceName, Dtype, KvCacheDtype, Quantization, WorkerSettings
 
 _WIDTH = 80
 _LENGTHS = (512, 2048, 8192, 32_768, 131_072)
@@ -42,6 +42,8 @@ class PlanSettings:
     """Most outputs that run at once."""
     max_num_batched_tokens: Count = 512
     """Most tokens of one step."""
+    kv_cache_dtype: KvCacheDtype = "auto"
+    """Type of the KV cache on a GPU: with fp8 it holds twice the tokens; auto is the dtype."""
     kv_cache_memory_bytes: Bytes | None = None
     """Memory for the KV cache; unset: what the share of a GPU leaves, 4 GiB at most on a CPU."""
     gpu_memory_utilization: Share = 0.9
@@ -128,6 +130,7 @@ def make_plan(model: str, path: Path, settings: PlanSettings) -> Plan:
         max_model_len=settings.max_model_len,
         max_num_seqs=settings.max_num_seqs,
         max_num_batched_tokens=settings.max_num_batched_tokens,
+        kv_cache_dtype=settings.kv_cache_dtype,
         kv_cache_memory_bytes=settings.kv_cache_memory_bytes,
         gpu_memory_utilization=settings.gpu_memory_utilization,
         num_gpu_blocks_override=settings.num_gpu_blocks_override,

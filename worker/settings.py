@@ -8,6 +8,7 @@ from octavo.transport import TransportSettings
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 DeviceName = Literal["auto", "cpu", "cuda"]
+KvCacheDtype = Literal["auto", "fp8"]
 LoadFormat = Literal["auto", "safetensors", "gguf", "dummy"]
 Quantization = Literal["int8", "int4", "gguf"]
 
@@ -38,6 +39,8 @@ class WorkerSettings(TransportSettings):
     """Most outputs that run at once."""
     max_num_batched_tokens: Count = 512
     """Most tokens of one step."""
+    kv_cache_dtype: KvCacheDtype = "auto"
+    """Type of the KV cache on a GPU: with fp8 it holds twice the tokens; auto is the dtype."""
     kv_cache_memory_bytes: Bytes | None = None
     """Memory for the KV cache; unset: what the share of a GPU leaves, 4 GiB at most on a CPU."""
     gpu_memory_utilization: Share = 0.9

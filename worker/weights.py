@@ -150,14 +150,15 @@ def model_hash(
     checkpoint: Checkpoint,
     dtype: torch.dtype,
     quantization: Quantization | None = None,
+    cache_dtype: torch.dtype | None = None,
 ) -> bytes:
     """Return 16 bytes that are equal for workers whose KV is interchangeable.
 
     BLAKE2b over the checkpoint's content (see `sampled_file_hash`; names of files do not count),
-    the model's config, the dtype and the quantization.
+    the model's config, the dtype, the quantization, and the cache's own dtype.
     """
     digest = blake2b(checkpoint.content_hash(), digest_size=16)
-    digest.update(f"{config!r} {dtype} {quantization}".encode())
+    digest.update(f"{config!r} {dtype} {quantization} {cache_dtype or dtype}".encode())
     return digest.digest()
 
 

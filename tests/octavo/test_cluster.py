@@ -59,6 +59,7 @@ def test_a_process_reads_what_serve_wrote(process: str) -> None:
         "quantization": "int8",
         "load_format": "dummy",
         "block_size": 9,
+        "kv_cache_dtype": "fp8",
         "kv_cache_memory_bytes": 10,
         "num_gpu_blocks_override": 11,
         "enforce_eager": True,

@@ -78,7 +78,7 @@ def poisoned_device_runner(
         kv_cache,
         Rows(limits, poison=True),
         DeviceRows(limits, device, poison=True),
-        describe(config, limits, torch.float32, 0, device),
+        describe(config, limits, torch.float32, 0, device, torch.float32),
         stream or stream_of(device),
         recorder,
     )

@@ -5,7 +5,7 @@ import torch
 
 from octavo.startup import StartupError
 from octavo.worker import devices
-from octavo.worker.devices import choose_device, choose_dtype
+from octavo.worker.devices import choose_cache_dtype, choose_device, choose_dtype
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 
@@ -38,6 +38,14 @@ def test_auto_is_bfloat16_on_a_gpu_and_any_type_is_taken() -> None:
     assert choose_dtype("auto", CUDA) == torch.bfloat16
     assert choose_dtype("float16", CUDA) == torch.float16
     assert choose_dtype("float32", CUDA) == torch.float32
+
+
+def test_a_cache_of_eight_bits_is_for_gpus() -> None:
+    assert choose_cache_dtype("auto", torch.bfloat16, CUDA) == torch.bfloat16
+    assert choose_cache_dtype("auto", torch.float32, CPU) == torch.float32
+    assert choose_cache_dtype("fp8", torch.bfloat16, CUDA) == torch.float8_e4m3fn
+    with pytest.raises(StartupError, match="--kv-cache-dtype fp8 is for GPUs"):
+        choose_cache_dtype("fp8", torch.bfloat16, CPU)
 
 
 def test_float16_is_not_for_cpus() -> None:

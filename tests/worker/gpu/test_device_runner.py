@@ -17,7 +17,7 @@ from octavo.v1.step_pb2 import StepPlan
 from octavo.worker.device_runner import DeviceRunner
 from octavo.worker.device_step import DeviceStep
 from octavo.worker.loading import load_model_runner
-from octavo.worker.settings import WorkerSettings
+from octavo.worker.settings import KvCacheDtype, WorkerSettings
 from tests.worker.any_requests import STOP, check_answers
 from tests.worker.offline_engine import OfflineEngine
 from tests.worker.runners import poisoned_device_runner
@@ -134,11 +134,12 @@ def test_tokens_are_the_references_and_no_step_waits_for_them_to_start(
     assert (engine.scheduler.stats.num_preemptions > 0) == (num_blocks < 10)
 
 
-def loaded(model: Path) -> DeviceRunner:
+def loaded(model: Path, kv_cache_dtype: KvCacheDtype = "auto") -> DeviceRunner:
     settings = WorkerSettings(
         model=str(model),
         scheduler_endpoint="",
         dtype="float32",
+        kv_cache_dtype=kv_cache_dtype,
         num_gpu_blocks_override=32,
         max_num_seqs=8,
     )
@@ -149,6 +150,21 @@ def loaded(model: Path) -> DeviceRunner:
 
 def test_the_worker_loads_a_model_for_the_device(saved: Saved) -> None:
     check_answers(saved[1], REQUESTS[3:], OfflineEngine(loaded(saved[0])))
+
+
+def test_a_cache_of_eight_bits_takes_a_quarter_and_is_nearly_as_good(saved: Saved) -> None:
+    prompt = request(drawn(20, 3), request_key=bytes(16), num_prompt_logprobs=0)
+    told, sizes = [], []
+    for kv_cache_dtype in ("auto", "fp8"):
+        runner = loaded(saved[0], kv_cache_dtype)
+        sizes.append(runner.describe().memory.kv_cache_bytes)
+        engine = OfflineEngine(runner)
+        engine.generate([prompt])
+        positions = engine.prompt_logprobs[prompt.request_key]
+        told.append([position.chosen.logprob for position in positions])
+    assert sizes[0] == 4 * sizes[1]
+    assert told[0] != told[1]
+    assert told[0] == pytest.approx(told[1], abs=1.0)
 
 
 def test_a_tied_head_is_the_embedding_itself(tmp_path: Path) -> None:
