@@ -61,6 +61,7 @@ def test_a_process_reads_what_serve_wrote(process: str) -> None:
         "block_size": 9,
         "kv_cache_dtype": "fp8",
         "kv_cache_memory_bytes": 10,
+        "gpu_memory_utilization": 0.5,
         "num_gpu_blocks_override": 11,
         "enforce_eager": True,
         "cpu_threads": 12,
