@@ -48,8 +48,10 @@ def try_out(
         runner.execute(dummy_plan(limits, num_rows, num_tokens))
         runner.execute(freeing_plan(limits, num_rows))
 
-    sizes = [] if recorder is None else reversed(graph_sizes(limits.num_rows))
-    captures = [partial(runner.record_graph, recorder, size) for size in sizes]
+    captures: list[Callable[[], Graph]] = []
+    if recorder is not None:
+        sizes = reversed(graph_sizes(limits.num_rows))
+        captures = [partial(runner.record_graph, recorder, size) for size in sizes]
     return measure_memory(
         memory, free_at_start_bytes, run_largest_step, captures, runner.kv_cache_bytes
     )

@@ -16,6 +16,7 @@ from octavo.worker.device_runner import DeviceRunner
 from octavo.worker.dummy_plans import num_dummy_blocks
 from octavo.worker.loading import load_model_runner
 from octavo.worker.settings import WorkerSettings
+from octavo.worker.weights import load_weights
 from tests.worker.runners import settings_for
 from tests.worker.simulated_memory import SimulatedMemory
 from tests.worker.tiny_models import save_tiny_llama, tiny_llama, write_gguf
@@ -84,7 +85,6 @@ def test_the_cache_of_a_device_is_what_a_trial_leaves_of_the_share(
     saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     memory = SimulatedMemory(total=8 << 20, others=1 << 20)
-    load_weights = loading.load_weights
 
     def load_onto_device(*arguments: Any) -> Any:
         memory.allocate(4 << 20)
@@ -94,7 +94,10 @@ def test_the_cache_of_a_device_is_what_a_trial_leaves_of_the_share(
     monkeypatch.setattr(loading, "memory_of", lambda _: memory)
     for module in (capacity, loading):
         monkeypatch.setattr(module, "runs_beside_cpu", lambda _: True)
-    changes = {"num_gpu_blocks_override": None, "gpu_memory_utilization": 0.75}
+    changes: dict[str, Any] = {
+        "num_gpu_blocks_override": None,
+        "gpu_memory_utilization": 0.75,
+    }
     with (tmp_path / "stages").open("wb") as file:
         settings = dataclasses.replace(settings_for(saved), **changes)
         runner = load_model_runner(settings, StartupReport(file.fileno()))
