@@ -3,7 +3,8 @@
 A graph computes a fixed number of rows. A step runs on the smallest that holds its rows; those that
 fill it up are no rows (-1): they are written nowhere and attend to nothing. The largest is captured
 before the server is ready, and takes the memory that all of them share; the others are captured
-when they are first wanted, so that nobody waits for all of them at the start.
+while there is no plan yet, the largest first, or when they are first wanted: nobody waits for all
+of them at the start.
 
 Idea of graphs for a table of batch sizes: vLLM (https://github.com/vllm-project/vllm).
 """
@@ -105,6 +106,13 @@ class DecodeGraphs:
             self._capture(wanted)
             self._capture_from = self._num_steps + _STEPS_BETWEEN_CAPTURES
         return min(size for size in self._graphs if size >= num_rows)
+
+    def capture_next(self) -> bool:
+        """Capture the largest graph that is missing; return whether others are."""
+        missing = [size for size in self._sizes if size not in self._graphs]
+        if missing:
+            self._capture(missing[-1])
+        return len(missing) > 1
 
     def replay(self, size: int) -> Tensor:
         """Queue the forward pass of a step that was filled up to this size; return its logits."""

@@ -84,6 +84,10 @@ class DeviceForward:
                 sizes = graph_sizes(batch.max_num_rows)
                 self._graphs = DecodeGraphs(sizes, self, self._queue_decode)
 
+    def prepare(self) -> bool:
+        """Record a graph that is missing; return whether others are."""
+        return self._graphs is not None and self._graphs.capture_next()
+
     def fit(self, columns: PlanColumns, runs: Sequence[PromptRun]) -> FittedStep:
         """Say how a step is to be run; once for each, before its columns are on the device."""
         size = None

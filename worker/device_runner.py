@@ -81,6 +81,11 @@ class DeviceRunner:
         """Run one step, and wait for it."""
         return self.start(plan).result()
 
+    @torch.inference_mode()
+    def prepare(self) -> bool:
+        """Record a graph that steps will want; return whether others are missing."""
+        return self._forward.prepare()
+
     def record_graph(self, recorder: GraphRecorder, num_rows: int) -> Graph:
         """Record the forward pass of a decode step; no step runs on it."""
         return self._forward.record_decode(recorder, num_rows)

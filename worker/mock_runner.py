@@ -60,6 +60,9 @@ class MockRunner:
         result = self.execute(plan)
         return self._device.launch(result) if self._device else FinishedStep(result)
 
+    def prepare(self) -> bool:
+        return False
+
     def execute(self, plan: step_pb2.StepPlan) -> step_pb2.StepResult:
         """Run a step in no time. Raises BadPlan, with nothing changed."""
         started_ns = time.monotonic_ns()

@@ -51,6 +51,10 @@ class ModelRunner:
         """Run one step, as `execute`: this thread is the device."""
         return FinishedStep(self.execute(plan))
 
+    def prepare(self) -> bool:
+        """Do nothing: all was done before the worker said that it is ready."""
+        return False
+
     @torch.inference_mode()
     def execute(self, plan: StepPlan) -> StepResult:
         """Run one step. Raises BadPlan, with nothing changed, if the plan breaks the contract."""

@@ -91,6 +91,13 @@ class SchedulerClient:
             self._link.wait_and_receive()
         return await self._received_plan()
 
+    async def has_plan(self) -> bool:
+        """Say whether there is something that `next_plan` would return or raise at once."""
+        await asyncio.sleep(0)
+        if not self._link.received:
+            self._link.receive()
+        return bool(self._link.received)
+
     def interrupt(self, error: Exception) -> None:
         """Make `next_plan` raise this, before any plan that has come in."""
         self._link.received.appendleft(error)

@@ -39,6 +39,13 @@ class StepRunner(Protocol):
         """
         ...
 
+    def prepare(self) -> bool:
+        """Do some of what steps would have to wait for later; return whether more is left.
+
+        Called while no step is under way and no plan is there.
+        """
+        ...
+
 
 class PlanSource(Protocol):
     """Where plans come from and results go: the client of the scheduler."""
@@ -46,6 +53,8 @@ class PlanSource(Protocol):
     async def next_plan(self) -> step_pb2.StepPlan: ...
 
     async def next_plan_at_once(self) -> step_pb2.StepPlan: ...
+
+    async def has_plan(self) -> bool: ...
 
     def send_result(self, result: step_pb2.StepResult) -> None: ...
 
@@ -73,6 +82,7 @@ class StepLoop:
         self._metrics = metrics
         self._epoch = 0
         self._last_started_id = 0
+        self._can_prepare = True
         self._completions = CompletionThread(scheduler.interrupt)
         self._lock = threading.Lock()
         # Under the lock: both threads count steps, and say what the worker does.
@@ -100,6 +110,8 @@ class StepLoop:
         with self._metrics.wait.time():
             if self._num_under_way:
                 return await self._scheduler.next_plan()
+            while self._can_prepare and not await self._scheduler.has_plan():
+                self._can_prepare = self._runner.prepare()
             return await self._scheduler.next_plan_at_once()
 
     def _run(self, plan: step_pb2.StepPlan) -> None:

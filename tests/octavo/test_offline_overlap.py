@@ -34,6 +34,9 @@ class LateRunner:
     def describe(self) -> WorkerReady:
         return self._runner.describe()
 
+    def prepare(self) -> bool:
+        return self._runner.prepare()
+
     def start(self, plan: StepPlan) -> LateStep:
         self._journal.append(f"start {plan.step_id}")
         return LateStep(self._runner.start(plan).result(), self._journal)

@@ -93,6 +93,14 @@ def test_steps_run_between_two_captures_on_a_larger_graph() -> None:
     assert graphs.size_for(2) == 4
 
 
+def test_without_a_plan_the_largest_that_is_missing_comes_next() -> None:
+    recorder = Recorder()
+    graphs = DecodeGraphs(SIZES, recorder, logits)
+    assert graphs.size_for(4) == 4
+    assert [graphs.capture_next() for _ in range(3)] == [True, False, False]
+    assert recorder.sizes == [8, 4, 2, 1]
+
+
 def test_more_rows_than_the_largest_have_no_graph() -> None:
     graphs = DecodeGraphs(SIZES, Recorder(), logits)
     assert graphs.size_for(9) is None

@@ -42,6 +42,9 @@ class HeldRunner:
     def describe(self) -> step_pb2.WorkerReady:
         return self._mock.describe()
 
+    def prepare(self) -> bool:
+        return False
+
     def start(self, plan: step_pb2.StepPlan) -> PendingStep:
         result = self._mock.execute(plan)
         if not plan.row:

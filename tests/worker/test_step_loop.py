@@ -35,6 +35,9 @@ class RecordingClient:
     async def next_plan_at_once(self) -> step_pb2.StepPlan:
         return await self.next_plan()
 
+    async def has_plan(self) -> bool:
+        return True
+
     def interrupt(self, error: Exception) -> None:
         self.interruption = error
 
@@ -102,6 +105,41 @@ async def test_the_phase_says_what_the_worker_is_doing() -> None:
         (step_pb2.WORKER_PHASE_SEND, 1),
         (step_pb2.WORKER_PHASE_IDLE, 1),
     ]
+
+
+class LateClient(RecordingClient):
+    """Has no plan the first times that it is asked."""
+
+    def __init__(self, num_times: int) -> None:
+        super().__init__([first_plan()])
+        self._num_times = num_times
+
+    async def has_plan(self) -> bool:
+        self._num_times -= 1
+        return self._num_times < 0
+
+
+class PreparingRunner(MockRunner):
+    """Has some pieces of work for the time until there is a plan."""
+
+    def __init__(self, num_pieces: int) -> None:
+        super().__init__(SETTINGS)
+        self.num_pieces = num_pieces
+
+    def prepare(self) -> bool:
+        self.num_pieces -= 1
+        return self.num_pieces > 0
+
+
+@pytest.mark.parametrize(("num_pieces", "num_times", "num_left"), [(3, 9, 0), (9, 2, 7), (1, 0, 1)])
+async def test_the_runner_prepares_until_there_is_a_plan_or_nothing_left(
+    num_pieces: int, num_times: int, num_left: int
+) -> None:
+    client, runner = LateClient(num_times), PreparingRunner(num_pieces)
+    with pytest.raises(asyncio.CancelledError):
+        await StepLoop(runner, client, client.metrics).run()
+    assert runner.num_pieces == num_left
+    assert [result.step_id for result in client.results] == [1]
 
 
 @pytest.fixture
