@@ -263,3 +263,44 @@ async def test_broken_frames_are_counted(tmp_path: Path) -> None:
         await scheduler.send_plan(1, epoch=1)
         await client.next_plan()
         assert client.num_broken_frames == 3
+
+
+async def test_a_plan_is_known_to_be_there_before_it_is_taken(tmp_path: Path) -> None:
+    async with connected(tmp_path) as (scheduler, client):
+        await scheduler.welcome(epoch=1)
+        assert await client.welcomed() == 1
+        assert not await client.has_plan()
+        await scheduler.send_plan(1, epoch=1)
+        while not await client.has_plan():
+            await asyncio.sleep(0.001)
+        assert (await client.next_plan_at_once()).step_id == 1
+
+
+async def test_plans_come_while_another_thread_sends_results(tmp_path: Path) -> None:
+    async with connected(tmp_path) as (scheduler, client):
+        await scheduler.welcome(epoch=1)
+        for step_id in range(1, 200):
+            await scheduler.send_plan(step_id, epoch=1)
+            result = step_pb2.StepResult(epoch=1, step_id=step_id)
+            _, received = await asyncio.gather(
+                asyncio.to_thread(client.send_result, result), client.next_plan()
+            )
+            assert received.step_id == step_id
+            assert (await scheduler.receive("result")).result.step_id == step_id
+
+
+async def test_an_interruption_is_raised_before_any_plan(tmp_path: Path) -> None:
+    async with connected(tmp_path) as (scheduler, client):
+        await scheduler.welcome(epoch=1)
+        await client.welcomed()
+        waiting = asyncio.create_task(client.next_plan())
+        await asyncio.sleep(0)
+        await asyncio.to_thread(client.interrupt, ValueError("the device is lost"))
+        with pytest.raises(ValueError, match="the device is lost"):
+            await waiting
+        await scheduler.send_plan(1, epoch=1)
+        while not await client.has_plan():
+            await asyncio.sleep(0.001)
+        client.interrupt(ValueError("again"))
+        with pytest.raises(ValueError, match="again"):
+            await client.next_plan()
