@@ -50,7 +50,8 @@ def prefill_attention(
             or float8_e4m3fn.
         block_tables: int32 [num_requests, max_blocks]; entries past a request's blocks, and before
             those that the window reaches, are ignored.
-        seq_lens: int32 [num_requests], tokens in the cache including this step's.
+        seq_lens: int32 [num_requests], tokens in the cache including this step's; 0 for a request
+            that only fills the batch up, whose tokens get zeros.
         query_start_loc: int32 [num_requests + 1], prefix sums of each request's new tokens, which
             are the last ones of its sequence.
         scale: of the products, before the cap; positive.
@@ -171,7 +172,11 @@ def aot_specializations() -> Iterator[Specialization]:
         yield Specialization(_prefill_attention_kernel, signature, constexprs, *launch)
 
 
-@triton.jit(do_not_specialize=["num_requests", "num_blocks"])
+# Nothing of a step is compiled in: neither counts, nor where a slice of its requests begins.
+@triton.jit(
+    do_not_specialize=["num_requests", "num_blocks"],
+    do_not_specialize_on_alignment=["block_tables_ptr", "seq_lens_ptr", "query_start_loc_ptr"],
+)
 def _prefill_attention_kernel(
     q_ptr,
     k_ptr,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from octavo.kernels.gpu.prefill_attention import prefill_attention
-from tests.kernels.gpu.paged_batch import PagedBatch
+from tests.kernels.gpu.paged_batch import NOWHERE, PagedBatch
 
 FP8 = torch.float8_e4m3fn
 # (sequence length, new tokens): whole prompts, chunks, decoding, nothing new; around the tiles of
@@ -53,7 +53,7 @@ def test_awkward_lengths_in_one_batch(
 @pytest.mark.parametrize("head_dim", [16, 64, 80, 96, 128, 256])
 def test_head_dims(device: str, head_dim: int) -> None:
     requests = [(150, 20), (33, 33)]
-    batch = PagedBatch.random(requests, device, head_dim=head_dim, dtype=torch.float16)
+    batch = PagedBatch.random(requests, device, head_dim=head_dim, dtype=torch.bfloat16)
     batch.check(run(batch))
 
 
@@ -101,6 +101,28 @@ def test_tokens_of_no_request_are_left_alone(device: str) -> None:
     out = run(batch, num_unused=90)
     batch.check(out)
     assert out[70:].isnan().all()
+
+
+@pytest.mark.parametrize("window", [0, 40])
+def test_requests_that_only_fill_the_batch_up_get_zeros(device: str, window: int) -> None:
+    batch = PagedBatch.random([(100, 30), (7, 3), (1, 1)], device)
+    seq_lens = batch.seq_lens
+    seq_lens[1:] = 0
+    batch.block_tables[1:] = NOWHERE
+    out = prefill_attention(
+        torch.cat(batch.queries),
+        batch.k_cache,
+        batch.v_cache,
+        batch.block_tables.to(device),
+        seq_lens,
+        batch.query_start_loc,
+        batch.scale,
+        window=window,
+    )
+    assert (out[30:] == 0).all()
+    for kept in (batch.queries, batch.keys, batch.values):
+        del kept[1:]
+    batch.check(out, window=window)
 
 
 def test_a_prompt_in_chunks_is_what_it_is_as_a_whole(device: str) -> None:
