@@ -1,0 +1,217 @@
+"""Linear layers of experts: each tile of tokens is multiplied by the weight of its own expert.
+
+The weight is the left factor: Hopper multiplies 64 rows of it at least, where the tokens on the
+right may be 16, and an expert has few of them while a model writes. The grid is as large as the
+tiles could be many, so the host need not know how many tokens an expert has; what is left over
+ends at once. Programs that are neighbours share their tokens, and then the weight of their expert.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .activation_math import ACTIVATIONS, activated
+from .aot import Specialization
+from .expert_order import ExpertOrder
+
+
+@dataclass(frozen=True, slots=True)
+class GroupedLaunch:
+    """Tokens, outputs and inputs of a tile; with a gate, as many of its outputs as of up."""
+
+    block_m: int
+    block_n: int
+    block_k: int
+    num_warps: int
+    num_stages: int
+
+
+def launch_config(num_pairs: int, num_experts: int, itemsize: int) -> GroupedLaunch:
+    """Chosen by reasoning, not yet measured.
+
+    With few tokens for each expert reading the weights is what takes time: 16 to 64 columns waste
+    little, and three or four steps of 32 kB are under way in each processor. With many a tile is as
+    large as its two sums fit the registers of eight warps, 128 of each thread.
+    """
+    tokens_of_each = triton.cdiv(num_pairs, num_experts)
+    if tokens_of_each > 64:
+        return GroupedLaunch(128, 128, 128 // itemsize, 8, 3)
+    block_m = max(16, triton.next_power_of_2(tokens_of_each))
+    return GroupedLaunch(block_m, 64, 256 // itemsize, 4, 4 if block_m <= 32 else 3)
+
+
+def gated_linear(
+    x: Tensor,
+    gate_up: Tensor,
+    order: ExpertOrder,
+    top_k: int,
+    activation: str,
+    launch: GroupedLaunch,
+) -> Tensor:
+    """Compute activation(gate · x) · up · x for each pair.
+
+    Args:
+        x: [num_tokens, in_features], contiguous.
+        gate_up: [num_experts, 2 * out_features, in_features], contiguous, dtype of x.
+    Returns:
+        [num_pairs, out_features], dtype of x, in the order of `order.pairs`; rows of pairs without
+        an expert are not written.
+    """
+    in_features, out_features = x.shape[1], gate_up.shape[1] // 2
+    out = torch.empty(len(order.pairs), out_features, dtype=x.dtype, device=x.device)
+    _gated_kernel[len(order.tiles) * triton.cdiv(out_features, launch.block_n),](
+        x_ptr=x,
+        weight_ptr=gate_up,
+        out_ptr=out,
+        pairs_ptr=order.pairs,
+        tiles_ptr=order.tiles,
+        top_k=top_k,
+        in_features=in_features,
+        out_features=out_features,
+        ACTIVATION=activation,
+        BLOCK_M=launch.block_m,
+        BLOCK_N=launch.block_n,
+        BLOCK_K=launch.block_k,
+        num_warps=launch.num_warps,
+        num_stages=launch.num_stages,
+    )
+    return out
+
+
+def down_linear(hidden: Tensor, down: Tensor, order: ExpertOrder, launch: GroupedLaunch) -> Tensor:
+    """Compute down · hidden for each pair.
+
+    Args:
+        hidden: [num_pairs, in_features], contiguous, in the order of `order.pairs`.
+        down: [num_experts, out_features, in_features], contiguous, dtype of hidden.
+    Returns:
+        [num_pairs, out_features], dtype of hidden, in the order of the pairs; rows of pairs without
+        an expert are not written.
+    """
+    in_features, out_features = hidden.shape[1], down.shape[1]
+    out = torch.empty(len(order.pairs), out_features, dtype=hidden.dtype, device=hidden.device)
+    _down_kernel[len(order.tiles) * triton.cdiv(out_features, launch.block_n),](
+        hidden_ptr=hidden,
+        weight_ptr=down,
+        out_ptr=out,
+        pairs_ptr=order.pairs,
+        tiles_ptr=order.tiles,
+        in_features=in_features,
+        out_features=out_features,
+        BLOCK_M=launch.block_m,
+        BLOCK_N=launch.block_n,
+        BLOCK_K=launch.block_k,
+        num_warps=launch.num_warps,
+        num_stages=launch.num_stages,
+    )
+    return out
+
+
+def aot_specializations() -> Iterator[Specialization]:
+    integers = dict.fromkeys(("pairs_ptr", "tiles_ptr"), "*i32")
+    integers |= {"in_features": "i32:16", "out_features": "i32:16"}
+    for dtype in ("bf16", "fp16"):
+        common = dict.fromkeys(("weight_ptr", "out_ptr"), f"*{dtype}") | integers
+        gated = common | {"x_ptr": f"*{dtype}", "top_k": "i32"}
+        down = common | {"hidden_ptr": f"*{dtype}"}
+        for tokens_of_each in (16, 32, 64, 128):
+            launch = launch_config(tokens_of_each, 1, itemsize=2)
+            blocks: dict[str, object] = {
+                "BLOCK_M": launch.block_m,
+                "BLOCK_N": launch.block_n,
+                "BLOCK_K": launch.block_k,
+            }
+            resources = (launch.num_warps, launch.num_stages)
+            yield Specialization(_down_kernel, down, blocks, *resources)
+            for activation in ACTIVATIONS:
+                constants = {"ACTIVATION": activation} | blocks
+                yield Specialization(_gated_kernel, gated, constants, *resources)
+
+
+@triton.jit
+def _gated_kernel(
+    x_ptr,
+    weight_ptr,
+    out_ptr,
+    pairs_ptr,
+    tiles_ptr,
+    top_k,
+    in_features,
+    out_features,
+    ACTIVATION: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    expert, places, is_place, outputs = _tile(tiles_ptr, out_features, BLOCK_M, BLOCK_N)
+    if expert < 0:
+        return
+    tokens = tl.load(pairs_ptr + places, mask=is_place, other=0).to(tl.int64) // top_k
+    is_output = outputs < out_features
+    inputs = tl.arange(0, BLOCK_K)
+    x_ptrs = x_ptr + tokens[None, :] * in_features + inputs[:, None]
+    gate_rows = expert * 2 * out_features + outputs
+    gate_ptrs = weight_ptr + gate_rows[:, None] * in_features + inputs[None, :]
+    up_ptrs = gate_ptrs + out_features.to(tl.int64) * in_features
+    gate = tl.zeros((BLOCK_N, BLOCK_M), tl.float32)
+    up = tl.zeros((BLOCK_N, BLOCK_M), tl.float32)
+    for start in range(0, in_features, BLOCK_K):
+        is_input = inputs < in_features - start
+        is_weight = is_output[:, None] & is_input[None, :]
+        x = tl.load(x_ptrs + start, mask=is_place[None, :] & is_input[:, None], other=0.0)
+        gate_weight = tl.load(gate_ptrs + start, mask=is_weight, other=0.0)
+        up_weight = tl.load(up_ptrs + start, mask=is_weight, other=0.0)
+        gate = tl.dot(gate_weight, x, gate, input_precision="ieee")  # [BLOCK_N, BLOCK_M]
+        up = tl.dot(up_weight, x, up, input_precision="ieee")
+    out = (activated(gate, ACTIVATION=ACTIVATION) * up).to(out_ptr.dtype.element_ty)
+    out_ptrs = out_ptr + places[:, None] * out_features + outputs[None, :]
+    tl.store(out_ptrs, tl.trans(out), mask=is_place[:, None] & is_output[None, :])
+
+
+@triton.jit
+def _down_kernel(
+    hidden_ptr,
+    weight_ptr,
+    out_ptr,
+    pairs_ptr,
+    tiles_ptr,
+    in_features,
+    out_features,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    expert, places, is_place, outputs = _tile(tiles_ptr, out_features, BLOCK_M, BLOCK_N)
+    if expert < 0:
+        return
+    is_output = outputs < out_features
+    inputs = tl.arange(0, BLOCK_K)
+    hidden_ptrs = hidden_ptr + places[None, :] * in_features + inputs[:, None]
+    rows = expert * out_features + outputs
+    weight_ptrs = weight_ptr + rows[:, None] * in_features + inputs[None, :]
+    out = tl.zeros((BLOCK_N, BLOCK_M), tl.float32)
+    for start in range(0, in_features, BLOCK_K):
+        is_input = inputs < in_features - start
+        hidden = tl.load(hidden_ptrs + start, mask=is_place[None, :] & is_input[:, None], other=0.0)
+        is_weight = is_output[:, None] & is_input[None, :]
+        weight = tl.load(weight_ptrs + start, mask=is_weight, other=0.0)
+        out = tl.dot(weight, hidden, out, input_precision="ieee")  # [BLOCK_N, BLOCK_M]
+    pairs = tl.load(pairs_ptr + places, mask=is_place, other=0).to(tl.int64)
+    out_ptrs = out_ptr + pairs[:, None] * out_features + outputs[None, :]
+    out = tl.trans(out.to(out_ptr.dtype.element_ty))
+    tl.store(out_ptrs, out, mask=is_place[:, None] & is_output[None, :])
+
+
+@triton.jit
+def _tile(tiles_ptr, out_features, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):
+    """The program's expert, int64, or -1; its places among the pairs, and its outputs."""
+    num_blocks = tl.cdiv(out_features, BLOCK_N)
+    tile, block = tl.program_id(0) // num_blocks, tl.program_id(0) % num_blocks
+    expert = tl.load(tiles_ptr + tile * 3).to(tl.int64)
+    places = tl.load(tiles_ptr + tile * 3 + 1).to(tl.int64) + tl.arange(0, BLOCK_M)
+    is_place = places < tl.load(tiles_ptr + tile * 3 + 2)
+    return expert, places, is_place, block * BLOCK_N + tl.arange(0, BLOCK_N)
