@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .gpu.interpreter import interpreting
+from .quantize_rows import quantize_rows_reference
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,11 +25,15 @@ class Experts:
     Attributes:
         gate_up: [num_experts, 2 * dim, hidden_size], the rows of the gate before those of up.
         down: [num_experts, hidden_size, dim].
+        gate_up_scales, down_scales: float32 [num_experts, 2 * dim] and [num_experts, hidden_size],
+            what each output is multiplied by if the weights are float8_e4m3fn; else None.
         activation: of the gate; "gelu" as its tanh formula has it.
     """
 
     gate_up: Tensor
     down: Tensor
+    gate_up_scales: Tensor | None = None
+    down_scales: Tensor | None = None
     activation: Literal["silu", "gelu"] = "silu"
 
 
@@ -36,7 +41,8 @@ def moe(x: Tensor, expert_ids: Tensor, weights: Tensor, experts: Experts) -> Ten
     """Apply to each token the experts it was routed to.
 
     Args:
-        x: [num_tokens, hidden_size], contiguous, dtype of the experts.
+        x: [num_tokens, hidden_size], contiguous, dtype of the experts; any if theirs is
+            float8_e4m3fn. What is multiplied is then quantized first, each row with its own scale.
         expert_ids: int32 [num_tokens, top_k], as route() has them; -1 for none, such as an expert
             of another device, or padding.
         weights: float32 [num_tokens, top_k].
@@ -56,10 +62,18 @@ def moe_reference(x: Tensor, expert_ids: Tensor, weights: Tensor, experts: Exper
     out = torch.zeros(x.shape, device=x.device)
     for expert in range(len(experts.gate_up)):
         tokens, places = (expert_ids == expert).nonzero(as_tuple=True)
-        gate, up = (x[tokens].float() @ experts.gate_up[expert].float().T).chunk(2, dim=-1)
+        gate_up = _linear(x[tokens], experts.gate_up, experts.gate_up_scales, expert)
+        gate, up = gate_up.chunk(2, dim=-1)
         is_silu = experts.activation == "silu"
         activated = F.silu(gate) if is_silu else F.gelu(gate, approximate="tanh")
         hidden = (activated * up).to(x.dtype)
-        result = (hidden.float() @ experts.down[expert].float().T).to(x.dtype)
+        result = _linear(hidden, experts.down, experts.down_scales, expert).to(x.dtype)
         out.index_add_(0, tokens, weights[tokens, places, None] * result.float())
     return out.to(x.dtype)
+
+
+def _linear(x: Tensor, weight: Tensor, scales: Tensor | None, expert: int) -> Tensor:
+    if scales is None:
+        return x.float() @ weight[expert].float().T
+    values, x_scales = quantize_rows_reference(x, weight.dtype)
+    return values.float() @ weight[expert].float().T * (x_scales[:, None] * scales[expert])

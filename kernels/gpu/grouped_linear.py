@@ -8,6 +8,7 @@ ends at once. Programs that are neighbours share their tokens, and then the weig
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import triton
@@ -44,13 +45,20 @@ def launch_config(num_pairs: int, num_experts: int, itemsize: int) -> GroupedLau
     return GroupedLaunch(block_m, 64, 256 // itemsize, 4, 4 if block_m <= 32 else 3)
 
 
+class Scaled(NamedTuple):
+    """Numbers of 8 bits and the scale of each of their rows, float32; or others, and None."""
+
+    values: Tensor
+    scales: Tensor | None
+
+
 def gated_linear(
-    x: Tensor,
-    gate_up: Tensor,
+    x: Scaled,
+    gate_up: Scaled,
     order: ExpertOrder,
-    top_k: int,
     activation: str,
     launch: GroupedLaunch,
+    dtype: torch.dtype,
 ) -> Tensor:
     """Compute activation(gate · x) · up · x for each pair.
 
@@ -58,84 +66,98 @@ def gated_linear(
         x: [num_tokens, in_features], contiguous.
         gate_up: [num_experts, 2 * out_features, in_features], contiguous, dtype of x.
     Returns:
-        [num_pairs, out_features], dtype of x, in the order of `order.pairs`; rows of pairs without
+        [num_pairs, out_features] of `dtype`, in the order of `order.pairs`; rows of pairs without
         an expert are not written.
     """
-    in_features, out_features = x.shape[1], gate_up.shape[1] // 2
-    out = torch.empty(len(order.pairs), out_features, dtype=x.dtype, device=x.device)
+    num_tokens, in_features = x.values.shape
+    out_features = gate_up.values.shape[1] // 2
+    out = torch.empty(len(order.pairs), out_features, dtype=dtype, device=x.values.device)
     _gated_kernel[len(order.tiles) * triton.cdiv(out_features, launch.block_n),](
-        x_ptr=x,
-        weight_ptr=gate_up,
+        x_ptr=x.values,
+        x_scales_ptr=x.scales,
+        weight_ptr=gate_up.values,
+        weight_scales_ptr=gate_up.scales,
         out_ptr=out,
         pairs_ptr=order.pairs,
         tiles_ptr=order.tiles,
-        top_k=top_k,
+        top_k=len(order.pairs) // num_tokens,
         in_features=in_features,
         out_features=out_features,
         ACTIVATION=activation,
-        BLOCK_M=launch.block_m,
-        BLOCK_N=launch.block_n,
-        BLOCK_K=launch.block_k,
+        **_constants(launch, gate_up.scales is not None),
         num_warps=launch.num_warps,
         num_stages=launch.num_stages,
     )
     return out
 
 
-def down_linear(hidden: Tensor, down: Tensor, order: ExpertOrder, launch: GroupedLaunch) -> Tensor:
+def down_linear(
+    hidden: Scaled, down: Scaled, order: ExpertOrder, launch: GroupedLaunch, dtype: torch.dtype
+) -> Tensor:
     """Compute down · hidden for each pair.
 
     Args:
         hidden: [num_pairs, in_features], contiguous, in the order of `order.pairs`.
         down: [num_experts, out_features, in_features], contiguous, dtype of hidden.
     Returns:
-        [num_pairs, out_features], dtype of hidden, in the order of the pairs; rows of pairs without
-        an expert are not written.
+        [num_pairs, out_features] of `dtype`, in the order of the pairs; rows of pairs without an
+        expert are not written.
     """
-    in_features, out_features = hidden.shape[1], down.shape[1]
-    out = torch.empty(len(order.pairs), out_features, dtype=hidden.dtype, device=hidden.device)
+    in_features, out_features = hidden.values.shape[1], down.values.shape[1]
+    out = torch.empty(len(order.pairs), out_features, dtype=dtype, device=hidden.values.device)
     _down_kernel[len(order.tiles) * triton.cdiv(out_features, launch.block_n),](
-        hidden_ptr=hidden,
-        weight_ptr=down,
+        hidden_ptr=hidden.values,
+        hidden_scales_ptr=hidden.scales,
+        weight_ptr=down.values,
+        weight_scales_ptr=down.scales,
         out_ptr=out,
         pairs_ptr=order.pairs,
         tiles_ptr=order.tiles,
         in_features=in_features,
         out_features=out_features,
-        BLOCK_M=launch.block_m,
-        BLOCK_N=launch.block_n,
-        BLOCK_K=launch.block_k,
+        **_constants(launch, down.scales is not None),
         num_warps=launch.num_warps,
         num_stages=launch.num_stages,
     )
     return out
 
 
+def _constants(launch: GroupedLaunch, has_scales: bool) -> dict[str, object]:
+    return {
+        "HAS_SCALES": has_scales,
+        "BLOCK_M": launch.block_m,
+        "BLOCK_N": launch.block_n,
+        "BLOCK_K": launch.block_k,
+    }
+
+
 def aot_specializations() -> Iterator[Specialization]:
-    integers = dict.fromkeys(("pairs_ptr", "tiles_ptr"), "*i32")
-    integers |= {"in_features": "i32:16", "out_features": "i32:16"}
-    for dtype in ("bf16", "fp16"):
-        common = dict.fromkeys(("weight_ptr", "out_ptr"), f"*{dtype}") | integers
-        gated = common | {"x_ptr": f"*{dtype}", "top_k": "i32"}
-        down = common | {"hidden_ptr": f"*{dtype}"}
+    for kind, out_kind, itemsize in (
+        ("bf16", "bf16", 2),
+        ("fp16", "fp16", 2),
+        ("fp8e4nv", "bf16", 1),
+    ):
+        common = {"weight_ptr": f"*{kind}", "weight_scales_ptr": "*fp32", "out_ptr": f"*{out_kind}"}
+        common |= {"pairs_ptr": "*i32", "tiles_ptr": "*i32"}
+        common |= {"in_features": "i32:16", "out_features": "i32:16"}
+        gated = common | {"x_ptr": f"*{kind}", "x_scales_ptr": "*fp32", "top_k": "i32"}
+        down = common | {"hidden_ptr": f"*{kind}", "hidden_scales_ptr": "*fp32"}
         for tokens_of_each in (16, 32, 64, 128):
-            launch = launch_config(tokens_of_each, 1, itemsize=2)
-            blocks: dict[str, object] = {
-                "BLOCK_M": launch.block_m,
-                "BLOCK_N": launch.block_n,
-                "BLOCK_K": launch.block_k,
-            }
+            launch = launch_config(tokens_of_each, 1, itemsize)
+            constants = _constants(launch, has_scales=itemsize == 1)
             resources = (launch.num_warps, launch.num_stages)
-            yield Specialization(_down_kernel, down, blocks, *resources)
+            yield Specialization(_down_kernel, down, constants, *resources)
             for activation in ACTIVATIONS:
-                constants = {"ACTIVATION": activation} | blocks
-                yield Specialization(_gated_kernel, gated, constants, *resources)
+                with_activation = constants | {"ACTIVATION": activation}
+                yield Specialization(_gated_kernel, gated, with_activation, *resources)
 
 
 @triton.jit
 def _gated_kernel(
     x_ptr,
+    x_scales_ptr,
     weight_ptr,
+    weight_scales_ptr,
     out_ptr,
     pairs_ptr,
     tiles_ptr,
@@ -143,6 +165,7 @@ def _gated_kernel(
     in_features,
     out_features,
     ACTIVATION: tl.constexpr,
+    HAS_SCALES: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
@@ -167,6 +190,11 @@ def _gated_kernel(
         up_weight = tl.load(up_ptrs + start, mask=is_weight, other=0.0)
         gate = tl.dot(gate_weight, x, gate, input_precision="ieee")  # [BLOCK_N, BLOCK_M]
         up = tl.dot(up_weight, x, up, input_precision="ieee")
+    if HAS_SCALES:
+        scales_ptr = weight_scales_ptr + gate_rows
+        x_scales = tl.load(x_scales_ptr + tokens, mask=is_place, other=0.0)[None, :]
+        gate *= tl.load(scales_ptr, mask=is_output, other=0.0)[:, None] * x_scales
+        up *= tl.load(scales_ptr + out_features, mask=is_output, other=0.0)[:, None] * x_scales
     out = (activated(gate, ACTIVATION=ACTIVATION) * up).to(out_ptr.dtype.element_ty)
     out_ptrs = out_ptr + places[:, None] * out_features + outputs[None, :]
     tl.store(out_ptrs, tl.trans(out), mask=is_place[:, None] & is_output[None, :])
@@ -175,12 +203,15 @@ def _gated_kernel(
 @triton.jit
 def _down_kernel(
     hidden_ptr,
+    hidden_scales_ptr,
     weight_ptr,
+    weight_scales_ptr,
     out_ptr,
     pairs_ptr,
     tiles_ptr,
     in_features,
     out_features,
+    HAS_SCALES: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
@@ -200,6 +231,9 @@ def _down_kernel(
         is_weight = is_output[:, None] & is_input[None, :]
         weight = tl.load(weight_ptrs + start, mask=is_weight, other=0.0)
         out = tl.dot(weight, hidden, out, input_precision="ieee")  # [BLOCK_N, BLOCK_M]
+    if HAS_SCALES:
+        scales = tl.load(weight_scales_ptr + rows, mask=is_output, other=0.0)
+        out *= scales[:, None] * tl.load(hidden_scales_ptr + places, mask=is_place, other=0.0)
     pairs = tl.load(pairs_ptr + places, mask=is_place, other=0).to(tl.int64)
     out_ptrs = out_ptr + pairs[:, None] * out_features + outputs[None, :]
     out = tl.trans(out.to(out_ptr.dtype.element_ty))

@@ -1,6 +1,7 @@
 """A mixture of experts on the GPU: sort by expert, two linear layers, a weighted sum.
 
-Four launches, and nothing that the host has to know. Sums are in one order, whatever the batch.
+Four launches, six with weights of 8 bits, and nothing that the host has to know. Sums are in one
+order, whatever the batch.
 """
 
 from collections.abc import Iterator
@@ -14,7 +15,8 @@ from octavo.kernels.moe import Experts
 
 from .aot import Specialization
 from .expert_order import order_by_expert
-from .grouped_linear import down_linear, gated_linear, launch_config
+from .grouped_linear import Scaled, down_linear, gated_linear, launch_config
+from .quantize_rows import quantize_rows
 
 # Of the weighted sum: 8 numbers a thread, a load of 16 bytes of each expert. Not yet measured.
 _BLOCK = 1024
@@ -24,27 +26,40 @@ _NUM_WARPS = 4
 def moe(x: Tensor, expert_ids: Tensor, weights: Tensor, experts: Experts) -> Tensor:
     """See ../moe.py."""
     num_tokens, hidden_size = x.shape
-    top_k, num_experts = expert_ids.shape[1], len(experts.gate_up)
+    num_experts = len(experts.gate_up)
     assert x.is_contiguous() and expert_ids.is_contiguous() and weights.is_contiguous()
-    assert x.dtype == experts.gate_up.dtype == experts.down.dtype
+    is_scaled = experts.gate_up_scales is not None
+    assert experts.gate_up.dtype == experts.down.dtype
+    assert is_scaled or x.dtype == experts.gate_up.dtype
     out = torch.empty_like(x)
     if num_tokens == 0:
         return out
-    launch = launch_config(expert_ids.numel(), num_experts, x.itemsize)
+    launch = launch_config(expert_ids.numel(), num_experts, experts.gate_up.itemsize)
     order = order_by_expert(expert_ids, num_experts, launch.block_m)
-    hidden = gated_linear(x, experts.gate_up, order, top_k, experts.activation, launch)
-    results = down_linear(hidden, experts.down, order, launch)
+    gate_up = Scaled(experts.gate_up, experts.gate_up_scales)
+    down = Scaled(experts.down, experts.down_scales)
+    hidden = gated_linear(
+        _as_input(x, gate_up), gate_up, order, experts.activation, launch, x.dtype
+    )
+    results = down_linear(_as_input(hidden, down), down, order, launch, x.dtype)
     _sum_kernel[num_tokens, triton.cdiv(hidden_size, _BLOCK)](
         results_ptr=results,
         expert_ids_ptr=expert_ids,
         weights_ptr=weights,
         out_ptr=out,
         hidden_size=hidden_size,
-        TOP_K=top_k,
+        TOP_K=expert_ids.shape[1],
         BLOCK=_BLOCK,
         num_warps=_NUM_WARPS,
     )
     return out
+
+
+def _as_input(x: Tensor, weight: Scaled) -> Scaled:
+    """Quantize x, each row, if the weight is; rows that nobody wrote stay without meaning."""
+    return (
+        Scaled(x, None) if weight.scales is None else Scaled(*quantize_rows(x, weight.values.dtype))
+    )
 
 
 def aot_specializations() -> Iterator[Specialization]:
