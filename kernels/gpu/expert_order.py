@@ -18,7 +18,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .aot import Specialization
+from .aot import Specialization, powers_of_2
 
 # Pairs up to which tiles are counted exactly, and that a program looks at together: 8 for each of
 # 128 threads. Not yet measured.
@@ -72,7 +72,7 @@ def order_by_expert(expert_ids: Tensor, num_experts: int, tile_size: int) -> Exp
 def aot_specializations() -> Iterator[Specialization]:
     signature = dict.fromkeys(("expert_ids_ptr", "pairs_ptr", "tiles_ptr"), "*i32")
     signature |= dict.fromkeys(("num_pairs", "num_tiles", "tile_size"), "i32")
-    for experts in (8, 128, 256):
+    for experts in powers_of_2(8, 512):
         for is_exact in (False, True):
             constants = {"IS_EXACT": is_exact, "EXPERTS": experts, "BLOCK": _BLOCK}
             yield Specialization(_order_kernel, signature, constants, _NUM_WARPS, num_stages=3)

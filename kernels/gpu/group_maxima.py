@@ -19,6 +19,9 @@ GROUP_SIZE = 128
 _GROUPS_OF_PROGRAM = 16
 _NUM_WARPS = 4
 
+# Of a row, as one program looks at them: 2^18 tokens at most.
+LEAST_PADDED, MOST_GROUPS = 64, 2048
+
 
 def group_maxima(logits: Tensor) -> Tensor:
     """Return the largest logit of each GROUP_SIZE tokens, the last group of a row being shorter.
@@ -45,7 +48,8 @@ def group_maxima(logits: Tensor) -> Tensor:
 
 def padded(count: int) -> int:
     """Return the power of two that one program takes so many groups, or chunks, as."""
-    return max(64, 1 << (count - 1).bit_length())
+    assert count <= MOST_GROUPS, count
+    return max(LEAST_PADDED, 1 << (count - 1).bit_length())
 
 
 def aot_specializations() -> Iterator[Specialization]:

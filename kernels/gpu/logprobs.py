@@ -17,8 +17,8 @@ from torch import Tensor
 
 from octavo.kernels.logprobs import Logprobs
 
-from .aot import Specialization
-from .group_maxima import GROUP_SIZE, padded
+from .aot import Specialization, powers_of_2
+from .group_maxima import GROUP_SIZE, LEAST_PADDED, MOST_GROUPS, padded
 
 # As group_maxima.py: 2,048 logits for a program. Not yet measured.
 _GROUPS_OF_CHUNK = 16
@@ -74,13 +74,9 @@ def aot_specializations() -> Iterator[Specialization]:
     yield Specialization(_chunks_kernel, common, chunks, _NUM_WARPS, num_stages=3)
     results = {"chosen_ptr": "*fp32", "ranks_ptr": "*i32", "top_ptr": "*fp32"}
     signature = common | results | {"top_ids_ptr": "*i32", "num_top": "i32"}
-    for vocab_size in (32_000, 128_256, 262_144):
-        num_groups = triton.cdiv(vocab_size, GROUP_SIZE)
-        rows = {
-            "GROUP": GROUP_SIZE,
-            "GROUPS": padded(num_groups),
-            "CHUNKS": padded(triton.cdiv(num_groups, _GROUPS_OF_CHUNK)),
-        }
+    for groups in powers_of_2(LEAST_PADDED, MOST_GROUPS):
+        max_chunks = padded(groups // _GROUPS_OF_CHUNK)
+        rows = {"GROUP": GROUP_SIZE, "GROUPS": groups, "CHUNKS": max_chunks}
         yield Specialization(_rows_kernel, signature, rows, _NUM_WARPS, num_stages=3)
 
 

@@ -141,8 +141,8 @@ def _count_kernel(
         token_ids = tl.load(token_ids_ptr + row * max_tokens + positions, mask=is_known, other=0)
         is_prompt = positions < tl.load(num_prompt_tokens_ptr + row)
         count_ptrs = counts_ptr + index * vocab_size + token_ids
-        tl.atomic_or(count_ptrs, _IN_PROMPT, mask=is_known & is_prompt)
-        tl.atomic_add(count_ptrs, 1, mask=is_known & ~is_prompt)
+        tl.atomic_or(count_ptrs, _IN_PROMPT, mask=is_known & is_prompt, sem="relaxed")
+        tl.atomic_add(count_ptrs, 1, mask=is_known & ~is_prompt, sem="relaxed")
 
 
 @triton.jit

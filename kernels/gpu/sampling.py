@@ -16,8 +16,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .aot import Specialization
-from .group_maxima import padded
+from .aot import Specialization, powers_of_2
+from .group_maxima import GROUP_SIZE, LEAST_PADDED, MOST_GROUPS, padded
 from .gumbel_noise import gumbel_noise, gumbel_noise_of_block
 from .heaviest import keep_heaviest, load_kept, mass, num_candidates, weights_from
 from .sampling_floors import UNDECIDED, find_floors
@@ -81,8 +81,8 @@ def aot_specializations() -> Iterator[Specialization]:
     signature |= {"vocab_size": "i32", "num_chunks": "i32"}
     chunks = {"LIST_SIZE": _LIST_SIZE, "CHUNK": _CHUNK_SIZE}
     yield Specialization(_draw_chunks_kernel, signature, chunks, _NUM_WARPS, num_stages=3)
-    for vocab_size in (128_256, 262_144):
-        max_chunks = padded(triton.cdiv(vocab_size, _CHUNK_SIZE))
+    most_chunks = padded(MOST_GROUPS * GROUP_SIZE // _CHUNK_SIZE)
+    for max_chunks in powers_of_2(LEAST_PADDED, most_chunks):
         rows = {"LIST_SIZE": _LIST_SIZE, "CHUNKS": max_chunks, "BLOCK": _BLOCK_SIZE}
         yield Specialization(_draw_rows_kernel, signature, rows, _NUM_WARPS, num_stages=3)
 
@@ -122,9 +122,9 @@ def _draw_chunks_kernel(
         floor = tl.load(bounds_ptr + row * 3 + 2)
         is_listed = (values >= floor) & (values > float("-inf"))
         # The list's order is that in which the chunks arrive; nothing depends on it.
-        tl.atomic_add(sums_ptr + row * 2, tl.sum(mass(values), axis=0))
+        tl.atomic_add(sums_ptr + row * 2, tl.sum(mass(values), axis=0), sem="relaxed")
         num_listed = tl.sum(is_listed.to(tl.int32), axis=0)
-        start = tl.atomic_add(sums_ptr + row * 2 + 1, num_listed.to(tl.int64))
+        start = tl.atomic_add(sums_ptr + row * 2 + 1, num_listed.to(tl.int64), sem="relaxed")
         places = start + tl.cumsum(is_listed.to(tl.int32), axis=0) - 1
         tl.store(listed_ptr + row * LIST_SIZE + places, ids, mask=is_listed & (places < LIST_SIZE))
     else:

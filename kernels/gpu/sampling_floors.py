@@ -10,9 +10,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .aot import Specialization
+from .aot import Specialization, powers_of_2
 from .bisection import ABOVE_ALL, BELOW_ALL, as_float, narrowed, pivots_between
-from .group_maxima import GROUP_SIZE, group_maxima, padded
+from .group_maxima import GROUP_SIZE, LEAST_PADDED, MOST_GROUPS, group_maxima, padded
 
 # Of a row in `tokens` until it has one.
 UNDECIDED = tl.constexpr(-2)
@@ -62,8 +62,7 @@ def aot_specializations() -> Iterator[Specialization]:
     signature = dict.fromkeys(("logits_ptr", "maxima_ptr", *columns), "*fp32")
     signature |= {"top_k_ptr": "*i32", "tokens_ptr": "*i64", "sums_ptr": "*i64"}
     signature |= {"vocab_size": "i32", "num_groups": "i32"}
-    for vocab_size in (32_000, 128_256, 262_144):
-        groups = padded(triton.cdiv(vocab_size, GROUP_SIZE))
+    for groups in powers_of_2(LEAST_PADDED, MOST_GROUPS):
         constants = {"GROUP": GROUP_SIZE, "GROUPS": groups}
         yield Specialization(_floors_kernel, signature, constants, _NUM_WARPS, num_stages=3)
 
