@@ -1,0 +1,250 @@
+"""Linear layer of 8-bit numbers on a GPU: scales, bias and rounding at the end of each tile.
+
+The weight is the left factor: Hopper multiplies 64 rows of it at least; the tokens on the right may
+be 16. With blocks, each step of 128 inputs is scaled before it is added: that also keeps to 128 the
+fp8 products in a sum of Hopper's tensor cores, which has some 14 bits (DeepSeek-V3, 2024).
+"""
+
+from collections.abc import Iterator
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from octavo.kernels.scaled_linear import ScaledWeight
+
+from .aot import Specialization
+from .tiles import (
+    TileLaunch,
+    grouped_tile,
+    split_buffers,
+    steps_of_split,
+    store_tile,
+    sum_over_splits,
+)
+
+
+def scaled_linear(
+    x: Tensor,
+    x_scales: Tensor,
+    weight: ScaledWeight,
+    out_dtype: torch.dtype,
+    bias: Tensor | None = None,
+    arrivals: Tensor | None = None,
+) -> Tensor:
+    """Multiply, as kernels.scaled_linear does, in one launch."""
+    num_tokens, in_features = x.shape
+    out_features = len(weight.values)
+    out = torch.empty(num_tokens, out_features, dtype=out_dtype, device=x.device)
+    if num_tokens == 0:
+        return out
+    launch = block_launch_config(num_tokens) if weight.has_blocks else launch_config(num_tokens)
+    grid = launch.grid(num_tokens, out_features, in_features)
+    sums, arrivals = split_buffers(*grid, launch.block_m * launch.block_n, arrivals, x.device)
+    tensors = {
+        "x_ptr": x,
+        "x_scales_ptr": x_scales,
+        "weight_ptr": weight.values,
+        "weight_scales_ptr": weight.scales,
+        "bias_ptr": bias,
+        "out_ptr": out,
+        "sums_ptr": sums,
+        "arrivals_ptr": arrivals,
+    }
+    sizes = {
+        "num_tokens": num_tokens,
+        "out_features": out_features,
+        "in_features": in_features,
+    }
+    constants = {
+        "BLOCK_M": launch.block_m,
+        "BLOCK_N": launch.block_n,
+        "BLOCK_K": launch.block_k,
+        "num_warps": launch.num_warps,
+        "num_stages": launch.num_stages,
+    }
+    if weight.has_blocks:
+        _block_scaled_linear_kernel[grid](**tensors, **sizes, **constants)
+    else:
+        strides = {
+            "x_scales_stride": x_scales.expand(num_tokens).stride(0),
+            "weight_scales_stride": weight.scales.expand(out_features).stride(0),
+        }
+        _scaled_linear_kernel[grid](**tensors, **sizes, **strides, **constants)
+    return out
+
+
+def launch_config(num_tokens: int) -> TileLaunch:
+    """Up to 64 tokens the weight is read once, and memory is what limits; not yet measured.
+
+    80 kB of loads are under way then in each processor. With many tokens a tile is as large as the
+    registers of eight warps: its sums are 128 of a thread's.
+    """
+    if num_tokens <= 64:
+        return TileLaunch(max(16, triton.next_power_of_2(num_tokens)), 128, 128, 4, 4)
+    if num_tokens <= 512:
+        return TileLaunch(128, 128, 128, 8, 4)
+    return TileLaunch(256, 128, 128, 8, 4)
+
+
+def block_launch_config(num_tokens: int) -> TileLaunch:
+    """The same, where a thread has sums of a step beside those of all; not yet measured."""
+    return launch_config(min(num_tokens, 512))
+
+
+def aot_specializations() -> Iterator[Specialization]:
+    for type_name, out_type in (("fp8e4nv", "bf16"), ("i8", "fp16")):
+        signature = {
+            "x_ptr": f"*{type_name}",
+            "x_scales_ptr": "*fp32",
+            "weight_ptr": f"*{type_name}",
+            "weight_scales_ptr": "*fp32",
+            "bias_ptr": f"*{out_type}",
+            "out_ptr": f"*{out_type}",
+            "sums_ptr": "*fp32",
+            "arrivals_ptr": "*i32",
+            "num_tokens": "i32",
+            "out_features": "i32:16",
+            "in_features": "i32:16",
+        }
+        strides = {"x_scales_stride": "i32", "weight_scales_stride": "i32"}
+        for num_tokens in (16, 32, 64, 512, 513):
+            launch = launch_config(num_tokens)
+            constexprs = {
+                "BLOCK_M": launch.block_m,
+                "BLOCK_N": launch.block_n,
+                "BLOCK_K": launch.block_k,
+            }
+            resources = (constexprs, launch.num_warps, launch.num_stages)
+            yield Specialization(_scaled_linear_kernel, signature | strides, *resources)
+            if type_name == "fp8e4nv" and launch == block_launch_config(num_tokens):
+                yield Specialization(_block_scaled_linear_kernel, signature, *resources)
+
+
+@triton.jit(do_not_specialize=["num_tokens"])
+def _scaled_linear_kernel(
+    x_ptr,
+    x_scales_ptr,
+    weight_ptr,
+    weight_scales_ptr,
+    bias_ptr,
+    out_ptr,
+    sums_ptr,
+    arrivals_ptr,
+    num_tokens,
+    out_features,
+    in_features,
+    x_scales_stride,
+    weight_scales_stride,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    SUM_TYPE: tl.constexpr = tl.int32 if x_ptr.dtype.element_ty == tl.int8 else tl.float32
+    tile, split, num_splits = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
+    m_tile, n_tile = grouped_tile(
+        tile, tl.cdiv(num_tokens, BLOCK_M), tl.cdiv(out_features, BLOCK_N), GROUP=8
+    )
+    tokens = m_tile * BLOCK_M + tl.arange(0, BLOCK_M)  # [BLOCK_M]
+    outputs = n_tile * BLOCK_N + tl.arange(0, BLOCK_N)  # [BLOCK_N]
+    inputs = tl.arange(0, BLOCK_K)  # [BLOCK_K]
+    is_token, is_output = tokens < num_tokens, outputs < out_features
+    first_step, last_step = steps_of_split(split, num_splits, tl.cdiv(in_features, BLOCK_K))
+    x_ptrs = x_ptr + tokens[None, :].to(tl.int64) * in_features + inputs[:, None]
+    weight_ptrs = weight_ptr + outputs[:, None].to(tl.int64) * in_features + inputs[None, :]
+
+    sums = tl.zeros((BLOCK_N, BLOCK_M), dtype=SUM_TYPE)
+    for step in range(first_step, last_step):
+        is_input = inputs < in_features - step * BLOCK_K
+        x = tl.load(
+            x_ptrs + step * BLOCK_K, mask=is_input[:, None] & is_token[None, :], other=0.0
+        )  # [BLOCK_K, BLOCK_M]
+        weight = tl.load(
+            weight_ptrs + step * BLOCK_K, mask=is_output[:, None] & is_input[None, :], other=0.0
+        )  # [BLOCK_N, BLOCK_K]
+        sums = tl.dot(weight, x, sums, out_dtype=SUM_TYPE)
+
+    total = sums.to(tl.float32)
+    if num_splits > 1:
+        total, is_last = sum_over_splits(
+            total, sums_ptr, arrivals_ptr, tile, split, num_splits, ROWS=BLOCK_N, COLUMNS=BLOCK_M
+        )
+        is_token = is_token & is_last
+    x_scales = tl.load(x_scales_ptr + tokens * x_scales_stride, mask=is_token, other=0.0)
+    weight_scales = tl.load(
+        weight_scales_ptr + outputs * weight_scales_stride, mask=is_output, other=0.0
+    )
+    total *= x_scales[None, :] * weight_scales[:, None]
+    store_tile(total, bias_ptr, out_ptr, tokens, outputs, is_token, is_output, out_features)
+
+
+@triton.jit(do_not_specialize=["num_tokens"])
+def _block_scaled_linear_kernel(
+    x_ptr,
+    x_scales_ptr,
+    weight_ptr,
+    weight_scales_ptr,
+    bias_ptr,
+    out_ptr,
+    sums_ptr,
+    arrivals_ptr,
+    num_tokens,
+    out_features,
+    in_features,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    # A step is a block of the scales, and a tile is in one row of the weight's.
+    SCALE_BLOCK: tl.constexpr = 128
+    tl.static_assert(BLOCK_K == SCALE_BLOCK and SCALE_BLOCK % BLOCK_N == 0)
+    tile, split, num_splits = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
+    m_tile, n_tile = grouped_tile(
+        tile, tl.cdiv(num_tokens, BLOCK_M), tl.cdiv(out_features, BLOCK_N), GROUP=8
+    )
+    tokens = m_tile * BLOCK_M + tl.arange(0, BLOCK_M)  # [BLOCK_M]
+    outputs = n_tile * BLOCK_N + tl.arange(0, BLOCK_N)  # [BLOCK_N]
+    inputs = tl.arange(0, BLOCK_K)  # [BLOCK_K]
+    is_token, is_output = tokens < num_tokens, outputs < out_features
+    num_steps = tl.cdiv(in_features, BLOCK_K)
+    first_step, last_step = steps_of_split(split, num_splits, num_steps)
+    x_ptrs = x_ptr + tokens[None, :].to(tl.int64) * in_features + inputs[:, None]
+    weight_ptrs = weight_ptr + outputs[:, None].to(tl.int64) * in_features + inputs[None, :]
+    weight_scales_ptr += n_tile * BLOCK_N // SCALE_BLOCK * num_steps
+
+    # Scales are loaded a step ahead: what no product reads, Triton does not load early by itself.
+    x_scales, weight_scale = _block_scales(
+        x_scales_ptr, weight_scales_ptr, first_step, last_step, tokens, num_tokens
+    )
+    total = tl.zeros((BLOCK_N, BLOCK_M), dtype=tl.float32)
+    for step in range(first_step, last_step):
+        is_input = inputs < in_features - step * BLOCK_K
+        x = tl.load(
+            x_ptrs + step * BLOCK_K, mask=is_input[:, None] & is_token[None, :], other=0.0
+        )  # [BLOCK_K, BLOCK_M]
+        weight = tl.load(
+            weight_ptrs + step * BLOCK_K, mask=is_output[:, None] & is_input[None, :], other=0.0
+        )  # [BLOCK_N, BLOCK_K]
+        next_x_scales, next_weight_scale = _block_scales(
+            x_scales_ptr, weight_scales_ptr, step + 1, last_step, tokens, num_tokens
+        )
+        total += tl.dot(weight, x) * (x_scales * weight_scale)[None, :]
+        x_scales, weight_scale = next_x_scales, next_weight_scale
+
+    if num_splits > 1:
+        total, is_last = sum_over_splits(
+            total, sums_ptr, arrivals_ptr, tile, split, num_splits, ROWS=BLOCK_N, COLUMNS=BLOCK_M
+        )
+        is_token = is_token & is_last
+    store_tile(total, bias_ptr, out_ptr, tokens, outputs, is_token, is_output, out_features)
+
+
+@triton.jit
+def _block_scales(x_scales_ptr, weight_scales_ptr, step, last_step, tokens, num_tokens):
+    """Return the scales of a step: of the tokens, [BLOCK_M], and of the weight."""
+    is_step = step < last_step
+    x_scales = tl.load(
+        x_scales_ptr + step * num_tokens + tokens, mask=is_step & (tokens < num_tokens), other=0.0
+    )
+    return x_scales, tl.load(weight_scales_ptr + step, mask=is_step, other=0.0)
