@@ -3,7 +3,7 @@
     python -m benchmarks.gpu_wheels DIRECTORY
 
 The image has torch, Triton and transformers. The rest of what Octavo needs, in the versions of the
-environment that this runs in, and pytest, go into the directory.
+environment that this runs in, and what tests want, go into the directory.
 """
 
 import subprocess
@@ -18,7 +18,7 @@ from packaging.utils import canonicalize_name
 IMAGE_PYTHON = "3.12"
 MAX_BYTES = 64 * 2**20
 
-_WANTED = ("octavo", "pytest", "pytest-asyncio", "pytest-timeout")
+_WANTED = ("octavo", "hypothesis", "pytest", "pytest-asyncio", "pytest-timeout", "pytest-xdist")
 # With what it needs itself.
 _TORCH = ("torch",)
 # Beside transformers of another version than ours, which these suit.

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = tuple(ROOT / "tests" / name for name in ("kernels/gpu", "worker/gpu"))
+FOLDERS = tuple(ROOT / "tests" / name for name in ("benchmarks/gpu", "kernels/gpu", "worker/gpu"))
 
 
 def pytest_configure(config: pytest.Config) -> None:

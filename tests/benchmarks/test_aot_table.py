@@ -50,6 +50,8 @@ def test_a_configuration_names_types_constants_and_launch() -> None:
     assert fp8.least_capability == 89
 
 
+# Minutes, the first time: what was compiled before is kept.
+@pytest.mark.timeout(1200)
 @pytest.mark.slow
 def test_every_kernel_compiles_for_hopper_in_every_launch() -> None:
     environment = os.environ | {"TRITON_CACHE_DIR": str(ROOT / "build" / "triton")}

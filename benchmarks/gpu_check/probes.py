@@ -2,19 +2,16 @@
 
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from statistics import median
 
 import torch
 
-_GIB = 2**30
-_PROBED_BYTES = 4 * _GIB
-# More than the last cache of any GPU so far.
-_FLUSHED_BYTES = _GIB // 4
+from .timing import seconds_of
+
+_PROBED_BYTES = 2**32
 _MATRIX_SIZE = 8192
 _NUM_LAUNCHES = 1000
-_NUM_WARM_UPS, _NUM_RUNS = 3, 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +23,31 @@ class Probe:
     unit: str
 
 
+@dataclass(frozen=True, slots=True)
+class Ceilings:
+    """What no kernel goes beyond: bytes from memory, operations of a bfloat16 product."""
+
+    bytes_per_s: float
+    flops_per_s: float
+
+    @staticmethod
+    def of(probed: Mapping[str, float]) -> "Ceilings":
+        """Take them from the values of probes, by name."""
+        return Ceilings(probed[_READ] * 1e9, probed[_PRODUCT] * 1e12)
+
+    def seconds(self, num_bytes: float, flops: float) -> float:
+        """Return the least time for what has to be moved and computed."""
+        return max(num_bytes / self.bytes_per_s, flops / self.flops_per_s)
+
+
+_READ, _PRODUCT = "read", "bfloat16 product of 8192³"
+
+
 def run_probes() -> Iterator[Probe]:
     """Yield one measurement after another; needs twice 4 GiB of the GPU's memory."""
-    yield Probe("read", _read_bytes_per_s() / 1e9, "GB/s")
+    yield Probe(_READ, _read_bytes_per_s() / 1e9, "GB/s")
     yield Probe("copy, read and written", _copy_bytes_per_s() / 1e9, "GB/s")
-    yield Probe("bfloat16 product of 8192³", _bfloat16_flops() / 1e12, "TFLOP/s")
+    yield Probe(_PRODUCT, _bfloat16_flops() / 1e12, "TFLOP/s")
     if clock := query_gpu("clocks.sm"):
         yield Probe("SM clock just after it", float(clock["clocks.sm"].split()[0]), "MHz")
     yield Probe("launch", _launch_s() * 1e6, "µs")
@@ -45,27 +62,6 @@ def query_gpu(*fields: str) -> dict[str, str]:
         return dict(zip(fields, answer.stdout.splitlines()[0].split(", "), strict=True))
     except (OSError, subprocess.SubprocessError, IndexError, ValueError):
         return {}
-
-
-def seconds_of(run: Callable[[], object]) -> float:
-    """Return the median of the GPU's seconds for a call, nothing of its data in the cache."""
-    for _ in range(_NUM_WARM_UPS):
-        run()
-    flushed = torch.empty(_FLUSHED_BYTES, dtype=torch.uint8, device="cuda")
-    spans = []
-    for _ in range(_NUM_RUNS):
-        flushed.zero_()
-        started, ended = _event(), _event()
-        started.record()
-        run()
-        ended.record()
-        spans.append((started, ended))
-    torch.cuda.synchronize()
-    return median(float(started.elapsed_time(ended)) for started, ended in spans) / 1e3
-
-
-def _event() -> torch.cuda.Event:
-    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
 
 
 def _read_bytes_per_s() -> float:

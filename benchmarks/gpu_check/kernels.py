@@ -1,0 +1,85 @@
+"""The table of kernels: right or wrong, microseconds, and the share of what the GPU allows.
+
+    python -m benchmarks.gpu_check.kernels GROUP BYTES FLOPS        (`kernel_rows` starts it)
+
+A line of JSON for each kernel of a group; the limits are those of the GPU, a second.
+"""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import astuple
+
+import torch
+
+from .attention_cases import DECODES, PREFILLS, decode_cases, prefill_cases
+from .child import child_rows, time_shares, write_row
+from .kernel_case import KernelCase, kernel_row
+from .kernel_cases import copy_case, elementwise_cases, linear_case, sampling_case
+from .models import LLAMA_8B, ModelShape
+from .probes import Ceilings
+from .report import Row
+
+# Heads of Qwen3-0.6B's attention.
+_FEWER_HEADS = ModelShape("", 1024, 1, 16, 8, 128, 3072, 1, True)
+
+
+def _decode() -> Iterator[KernelCase]:
+    yield from decode_cases(LLAMA_8B, DECODES, block_size=16)
+    yield from decode_cases(LLAMA_8B, DECODES, block_size=64)
+    yield from decode_cases(_FEWER_HEADS, DECODES, block_size=16)
+
+
+def _prefill() -> Iterator[KernelCase]:
+    yield from prefill_cases(LLAMA_8B, PREFILLS, block_size=16)
+    yield from prefill_cases(LLAMA_8B, PREFILLS, block_size=64)
+
+
+def _others() -> Iterator[KernelCase]:
+    for num_tokens in (64, 8192):
+        yield linear_case(LLAMA_8B, num_tokens)
+        yield from elementwise_cases(LLAMA_8B, num_tokens)
+    for num_rows in (1, 256):
+        yield sampling_case(LLAMA_8B.vocab_size, num_rows)
+    yield copy_case(LLAMA_8B, 64)
+
+
+# A kernel that goes beyond its memory leaves nothing to those after it in its process.
+GROUPS: dict[str, Callable[[], Iterator[KernelCase]]] = {
+    "decode": _decode,
+    "prefill": _prefill,
+    "others": _others,
+}
+
+
+def kernel_rows(ceilings: Ceilings, limit_s: float) -> Iterator[Row]:
+    """Measure one group after another, each in a process and a share of the time of its own."""
+    limits = [str(limit) for limit in astuple(ceilings)]
+    for group, share_s in zip(GROUPS, time_shares(limit_s, len(GROUPS)), strict=True):
+        name = {"kernel": f"group {group}"}
+        yield from child_rows(name, "kernels", [group, *limits], share_s)
+
+
+def measured(cases: Iterable[KernelCase], device: str, ceilings: Ceilings) -> Iterator[Row]:
+    """Measure one case after another; one that fails is told, and the next begun."""
+    for case in cases:
+        for dtype in case.dtypes:
+            try:
+                yield kernel_row(case, dtype, device, ceilings)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the others are wanted
+                told = f"{type(error).__name__}: {error}".partition("\n")[0]
+                yield {"kernel": case.name, "shape": case.shape, "error": told}
+            # What one case had is the next one's.
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+
+def main() -> int:
+    group, *limits = sys.argv[1:]
+    torch.manual_seed(0)
+    for row in measured(GROUPS[group](), "cuda", Ceilings(*map(float, limits))):
+        write_row(row)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,24 @@
+"""The table of kernels on shapes that the interpreter, and a reference on a CPU, are done with."""
+
+from collections.abc import Iterator
+
+from benchmarks.gpu_check.attention_cases import decode_cases, prefill_cases
+from benchmarks.gpu_check.kernel_case import KernelCase
+from benchmarks.gpu_check.kernel_cases import (
+    copy_case,
+    elementwise_cases,
+    linear_case,
+    sampling_case,
+)
+from benchmarks.gpu_check.models import ModelShape
+
+_TINY = ModelShape("tiny", 96, 2, 4, 2, 16, 100, 200, True)
+
+
+def tiny_cases() -> Iterator[KernelCase]:
+    yield from decode_cases(_TINY, [[(1, 50), (2, 3)]], block_size=16)
+    yield from prefill_cases(_TINY, [[(1, 20), (9, 40), (5, 5)]], block_size=16)
+    yield linear_case(_TINY, 5)
+    yield from elementwise_cases(_TINY, 5)
+    yield sampling_case(_TINY.vocab_size, 5)
+    yield copy_case(_TINY, 3)
