@@ -15,8 +15,8 @@ constexpr int NUM_SUMS = 3 * TILE_VECS;
 struct BytesUnit {
     using Unit = uint32_t;
 
-    static Vec multiply_add(Vec sum, const uint32_t* b, uint32_t a) {
-        return bit_cast<Vec>(multiply_add_bytes(bit_cast<VecI>(sum), load_bits<VecU>(b), a));
+    static Vec multiply_add(Vec sum, VecU b, uint32_t a) {
+        return bit_cast<Vec>(multiply_add_bytes(bit_cast<VecI>(sum), b, a));
     }
 };
 
@@ -24,7 +24,7 @@ template <typename U>
 void multiply_add_in_registers(int64_t count, float* sink) {
     const int64_t num_threads = thread_pool::num_threads();
     parallel_for(num_threads, num_threads, [&](int64_t thread) {
-        typename U::Unit operand[VEC] = {};
+        VecU operand = {};
         Vec sums[NUM_SUMS];
         // Were they equal, the compiler would work on one of them only. Unrolled, they are registers.
 #pragma GCC unroll 16
