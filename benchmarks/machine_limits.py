@@ -56,7 +56,7 @@ def seconds_of(run: Callable[[], object], *, budget_s: float = 0.5) -> float:
 
 
 def measure_limits() -> MachineLimits:
-    library = _build()
+    library = compile_library()
     num_threads = torch.get_num_threads()
     library.set_num_threads(ctypes.c_int64(num_threads))
     sink = torch.zeros(16 * num_threads)
@@ -81,7 +81,7 @@ def measure_limits() -> MachineLimits:
     )
 
 
-def _build() -> ctypes.CDLL:
+def compile_library() -> ctypes.CDLL:
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "machine_limits.so"
         command = [*build.find_compiler(), *build.FLAGS, *build.VARIANTS[0], "-shared"]

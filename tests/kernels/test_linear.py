@@ -70,8 +70,11 @@ def test_adds_to_the_residual_stream(
     residual = torch.randn(num_rows, out_features).to(dtype)
     weight = random_weight(out_features, in_features, dtype)
     expected = residual.double() + exact(x, weight)
-    add_linear(residual, x, pack_weight(weight))
-    assert_close(residual, expected, slack=max(1.0, math.sqrt(in_features) / 10))
+    packed = pack_weight(weight)
+    add_linear(residual, x, packed)
+    # oneDNN's product is rounded before it is added.
+    slack = 1.0 if packed.layout.is_native else 2.0
+    assert_close(residual, expected, slack=max(slack, math.sqrt(in_features) / 10))
 
 
 @DTYPES
