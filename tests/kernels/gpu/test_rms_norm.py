@@ -1,15 +1,20 @@
 """RMSNorm on a GPU against the formula in double precision."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
 
+from octavo.kernels.add_rms_norm import add_rms_norm_reference
+from octavo.kernels.gpu.add_rms_norm import add_rms_norm
 from octavo.kernels.gpu.rms_norm import rms_norm
 from octavo.kernels.gpu.rms_norm_quantize import rms_norm_quantize
 from tests.kernels.closeness import assert_close
 from tests.kernels.gpu.quantization import QUANTIZED, assert_quantized
 
 EPS = 1e-5
+AddRmsNorm = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
 SHAPES = pytest.mark.parametrize(
     "shape", [(1, 1), (1, 576), (3, 17), (37, 100), (65, 63), (5, 2048), (2, 2880), (2, 32768)]
@@ -26,6 +31,20 @@ def exact(x: Tensor, weight: Tensor) -> Tensor:
 def test_normalises_rows(device: str, shape: tuple[int, int], dtype: torch.dtype) -> None:
     x, weight = torch.randn(shape).to(device, dtype), torch.randn(shape[1]).to(device, dtype)
     assert_close(rms_norm(x, weight, EPS), exact(x, weight))
+
+
+@pytest.mark.parametrize("op", [add_rms_norm, add_rms_norm_reference])
+@DTYPES
+@pytest.mark.parametrize("shape", [(1, 1), (37, 100), (2, 2880)])
+def test_adds_and_normalises_the_sum(
+    device: str, shape: tuple[int, int], dtype: torch.dtype, op: AddRmsNorm
+) -> None:
+    x, residual = torch.randn(2, *shape).to(device, dtype)
+    weight = torch.randn(shape[1]).to(device, dtype)
+    total, given = x.double() + residual.double(), x.clone()
+    assert_close(op(x, residual, weight, EPS), exact(total, weight))
+    assert_close(residual, total)
+    assert torch.equal(x, given)
 
 
 @QUANTIZED

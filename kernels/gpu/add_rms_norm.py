@@ -1,0 +1,74 @@
+"""Addition to the residual stream and RMSNorm on a GPU, each row read and written once."""
+
+from collections.abc import Iterator
+from itertools import product
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .aot import Specialization, powers_of_2
+from .row_math import rms_normalized
+from .rows import MAX_DIM, launch_config
+
+
+def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Add `x` to `residual` in place and normalise the sum, as kernels.add_rms_norm does.
+
+    Args:
+        x, residual: [num_rows, dim], contiguous, dim up to 32768; float32, float16 or bfloat16.
+        weight: [dim], dtype of x.
+    """
+    num_rows, dim = x.shape
+    assert x.is_contiguous() and residual.is_contiguous() and residual.shape == x.shape, x.shape
+    assert weight.is_contiguous() and weight.shape == (dim,), weight.shape
+    out = torch.empty_like(x)
+    launch = launch_config(dim)
+    _add_rms_norm_kernel[(triton.cdiv(num_rows, launch.rows),)](
+        x_ptr=x,
+        residual_ptr=residual,
+        weight_ptr=weight,
+        out_ptr=out,
+        num_rows=num_rows,
+        dim=dim,
+        eps=eps,
+        ROWS=launch.rows,
+        BLOCK=launch.block,
+        num_warps=launch.num_warps,
+    )
+    return out
+
+
+def aot_specializations() -> Iterator[Specialization]:
+    launches = map(launch_config, powers_of_2(512, MAX_DIM))
+    for launch, dtype in product(launches, ("bf16", "fp16")):
+        pointers = dict.fromkeys(("x_ptr", "residual_ptr", "weight_ptr", "out_ptr"), f"*{dtype}")
+        signature = pointers | {"num_rows": "i32", "dim": "i32:16", "eps": "fp32"}
+        constexprs = {"ROWS": launch.rows, "BLOCK": launch.block}
+        yield Specialization(_add_rms_norm_kernel, signature, constexprs, launch.num_warps, 3)
+
+
+@triton.jit
+def _add_rms_norm_kernel(
+    x_ptr,
+    residual_ptr,
+    weight_ptr,
+    out_ptr,
+    num_rows,
+    dim,
+    eps,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)  # [ROWS]
+    columns = tl.arange(0, BLOCK)  # [BLOCK]
+    offsets = rows[:, None] * dim + columns[None, :]  # [ROWS, BLOCK]
+    is_inside = (rows < num_rows)[:, None] & (columns < dim)[None, :]
+    x = tl.load(x_ptr + offsets, mask=is_inside, other=0.0).to(tl.float32)
+    residual = tl.load(residual_ptr + offsets, mask=is_inside, other=0.0).to(tl.float32)
+    weight = tl.load(weight_ptr + columns, mask=columns < dim, other=0.0).to(tl.float32)
+    total = x + residual
+    tl.store(residual_ptr + offsets, total.to(residual_ptr.dtype.element_ty), mask=is_inside)
+    out = rms_normalized(total, weight, eps, dim)
+    tl.store(out_ptr + offsets, out.to(out_ptr.dtype.element_ty), mask=is_inside)
