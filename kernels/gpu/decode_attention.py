@@ -119,7 +119,7 @@ def aot_specializations() -> Iterator[Specialization]:
     grid = product((64, 128, 256), (4, 64), (torch.bfloat16, torch.float8_e4m3fn))
     for i, (head_dim, heads_per_kv_head, cache_dtype) in enumerate(grid):
         # What changes nothing about the launch takes turns.
-        dtype = ("*bf16", "*fp16")[i // 2 % 2]
+        dtype = ("*fp16", "*bf16")[i // 4 % 2]
         cache = "*fp8e4nv" if cache_dtype == torch.float8_e4m3fn else dtype
         config = decode_config(heads_per_kv_head, head_dim, cache_dtype)
         signature = {"q_ptr": dtype, "k_ptr": cache, "v_ptr": cache, "out_ptr": dtype}
@@ -135,7 +135,7 @@ def aot_specializations() -> Iterator[Specialization]:
             "HEAD_DIM": head_dim,
             "BLOCK_SIZE": (16, 32, 64)[i % 3],
             "WINDOW": (0, 4096)[i % 2],
-            "SOFT_CAP": (0.0, 50.0)[i // 4 % 2],
+            "SOFT_CAP": (0.0, 50.0)[i // 2 % 2],
             "NUM_PROGRAMS": 33,
             "TILE": config.tile,
             "ROWS": config.rows,
