@@ -64,7 +64,7 @@ class LLM:
         max_model_len: int | None = None,
         block_size: int = 16,
         max_num_seqs: int = 256,
-        max_num_batched_tokens: int = 512,
+        max_num_batched_tokens: int | None = None,
         kv_cache_dtype: KvCacheDtype = "auto",
         kv_cache_memory_bytes: int | None = None,
         gpu_memory_utilization: float = 0.9,

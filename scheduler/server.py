@@ -80,7 +80,10 @@ def scheduler_config(
         ),
         max_model_len=min(settings.max_model_len or ready.max_model_len, ready.max_model_len),
         max_num_seqs=min(settings.max_num_seqs, ready.num_rows),
-        max_num_batched_tokens=min(settings.max_num_batched_tokens, ready.max_num_batched_tokens),
+        max_num_batched_tokens=min(
+            settings.max_num_batched_tokens or ready.max_num_batched_tokens,
+            ready.max_num_batched_tokens,
+        ),
         model_hash=ready.model_hash,
         vocab_size=ready.vocab_size,
         policy=settings.scheduling_policy,

@@ -28,8 +28,8 @@ class SchedulerSettings(TransportSettings):
     """Most tokens of prompt and output together; unset: what the workers can hold."""
     max_num_seqs: Count = 256
     """Most outputs that run at once."""
-    max_num_batched_tokens: Count = 512
-    """Most tokens of one step."""
+    max_num_batched_tokens: Count | None = None
+    """Most tokens of one step; unset: what the workers have memory for."""
     scheduling_policy: SchedulingPolicy = "fcfs"
     """Order of waiting requests: as they came, or by their priority first."""
     enable_prefix_caching: bool = True

@@ -11,6 +11,7 @@ from octavo.v1 import step_pb2
 from .device_kv_cache import device_block_bytes
 from .device_memory import MeasuredMemory
 from .devices import (
+    batched_tokens,
     choose_cache_dtype,
     describe_device,
     free_bytes,
@@ -50,7 +51,7 @@ def choose_limits(
         block_size=block_size,
         num_blocks=(0,),
         vocab_size=config.vocab_size,
-        max_num_batched_tokens=settings.max_num_batched_tokens,
+        max_num_batched_tokens=settings.max_num_batched_tokens or batched_tokens(device),
     )
     share = settings.gpu_memory_utilization
 

@@ -19,6 +19,7 @@ from .settings import WorkerSettings
 
 _DEFAULT_MAX_MODEL_LEN = 8192
 _DEFAULT_NUM_BLOCKS = 16_384
+_DEFAULT_BATCHED_TOKENS = 512
 _MODEL_HASH = b"octavo-mock-0001"
 
 
@@ -34,7 +35,7 @@ class MockRunner:
             block_size=settings.block_size,
             num_blocks=(settings.num_gpu_blocks_override or _DEFAULT_NUM_BLOCKS,),
             vocab_size=settings.mock_vocab_size,
-            max_num_batched_tokens=settings.max_num_batched_tokens,
+            max_num_batched_tokens=settings.max_num_batched_tokens or _DEFAULT_BATCHED_TOKENS,
         )
         self._rows = Rows(limits, poison=poison)
         self._device = MockDevice(settings.mock_step_s) if settings.mock_step_s else None

@@ -37,8 +37,8 @@ class WorkerSettings(TransportSettings):
     """Most tokens of prompt and output together; unset: what the model was trained for."""
     max_num_seqs: Count = 256
     """Most outputs that run at once."""
-    max_num_batched_tokens: Count = 512
-    """Most tokens of one step."""
+    max_num_batched_tokens: Count | None = None
+    """Most tokens of one step; unset: 512 on a CPU, 8,192 on a GPU."""
     kv_cache_dtype: KvCacheDtype = "auto"
     """Type of the KV cache on a GPU: with fp8 it holds twice the tokens; auto is the dtype."""
     kv_cache_memory_bytes: Bytes | None = None

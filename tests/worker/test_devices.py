@@ -5,7 +5,7 @@ import torch
 
 from octavo.startup import StartupError
 from octavo.worker import devices
-from octavo.worker.devices import choose_cache_dtype, choose_device, choose_dtype
+from octavo.worker.devices import batched_tokens, choose_cache_dtype, choose_device, choose_dtype
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 
@@ -60,3 +60,7 @@ def test_a_gpu_keeps_for_the_cache_what_the_rest_leaves(monkeypatch: pytest.Monk
     # Others have 10 GiB.
     assert devices.kv_cache_bytes(CUDA, 20 << 30, 1 << 30, 1.0) == (70 - 21) << 30
     assert devices.kv_cache_bytes(CUDA, 90 << 30, 0, 1.0) == 0
+
+
+def test_steps_of_a_gpu_hold_more_tokens_unless_somebody_says() -> None:
+    assert (batched_tokens(CPU), batched_tokens(CUDA)) == (512, 8192)
