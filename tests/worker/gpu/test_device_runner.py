@@ -148,10 +148,6 @@ def loaded(model: Path, kv_cache_dtype: KvCacheDtype = "auto") -> DeviceRunner:
     return runner
 
 
-def test_the_worker_loads_a_model_for_the_device(saved: Saved) -> None:
-    check_answers(saved[1], REQUESTS[3:], OfflineEngine(loaded(saved[0])))
-
-
 def test_a_cache_of_eight_bits_takes_a_quarter_and_is_nearly_as_good(saved: Saved) -> None:
     prompt = request(drawn(20, 3), request_key=bytes(16), num_prompt_logprobs=0)
     told, sizes = [], []
