@@ -35,9 +35,7 @@ class DeviceAttention:
         if tokens.num_decodes:
             self._plan(self._work, tokens.seq_lens[: tokens.num_decodes])
         if tokens.num_decodes < len(tokens.seq_lens):
-            # Those that follow count from their own first token. Copies, for what a kernel is
-            # compiled for depends on where its arguments begin.
-            self._seq_lens = tokens.seq_lens[tokens.num_decodes :].clone()
+            # Those that follow count from their own first token.
             self._query_start_loc = (
                 tokens.query_start_loc[tokens.num_decodes :] - tokens.num_decodes
             )
@@ -72,7 +70,7 @@ class DeviceAttention:
             blocks.k_cache,
             blocks.v_cache,
             self._tokens.block_tables[first:],
-            self._seq_lens,
+            self._tokens.seq_lens[first:],
             self._query_start_loc,
             self._scale,
             k_scale=blocks.k_scale,
