@@ -15,6 +15,7 @@ from .attention_cases import DECODES, PREFILLS, decode_cases, prefill_cases
 from .child import child_rows, time_shares, write_row
 from .kernel_case import KernelCase, kernel_row
 from .kernel_cases import copy_case, elementwise_cases, linear_case, sampling_case
+from .linear_cases import lora_case, quantized_linear_cases
 from .models import LLAMA_8B, ModelShape
 from .probes import Ceilings
 from .report import Row
@@ -34,6 +35,12 @@ def _prefill() -> Iterator[KernelCase]:
     yield from prefill_cases(LLAMA_8B, PREFILLS, block_size=64)
 
 
+def _quantized() -> Iterator[KernelCase]:
+    for num_tokens in (16, 64, 8192):
+        yield from quantized_linear_cases(LLAMA_8B, num_tokens)
+    yield lora_case(LLAMA_8B, 64)
+
+
 def _others() -> Iterator[KernelCase]:
     for num_tokens in (64, 8192):
         yield linear_case(LLAMA_8B, num_tokens)
@@ -47,6 +54,7 @@ def _others() -> Iterator[KernelCase]:
 GROUPS: dict[str, Callable[[], Iterator[KernelCase]]] = {
     "decode": _decode,
     "prefill": _prefill,
+    "quantized": _quantized,
     "others": _others,
 }
 

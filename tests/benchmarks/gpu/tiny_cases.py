@@ -10,6 +10,7 @@ from benchmarks.gpu_check.kernel_cases import (
     linear_case,
     sampling_case,
 )
+from benchmarks.gpu_check.linear_cases import lora_case, quantized_linear_cases
 from benchmarks.gpu_check.models import ModelShape
 
 _TINY = ModelShape("tiny", 96, 2, 4, 2, 16, 100, 200, True)
@@ -20,5 +21,7 @@ def tiny_cases() -> Iterator[KernelCase]:
     yield from prefill_cases(_TINY, [[(1, 20), (9, 40), (5, 5)]], block_size=16)
     yield linear_case(_TINY, 5)
     yield from elementwise_cases(_TINY, 5)
+    yield from quantized_linear_cases(_TINY, 5)
+    yield lora_case(_TINY, 20)
     yield sampling_case(_TINY.vocab_size, 5)
     yield copy_case(_TINY, 3)
