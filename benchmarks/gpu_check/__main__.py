@@ -3,8 +3,9 @@
     python -m benchmarks.gpu_check         (`make gpu-check` finds the Python for it)
 
 The tests on the GPU, probes, each kernel against its reference and the GPU's limits, the engine on
-shapes of well-known models, and that without one thing after another. Writes gpu_check.json into
-$OUT, or benchmarks/results/, after every row: a run that is cut short tells what it has.
+shapes of well-known models, that without one thing after another, and transformers beside it.
+Writes gpu_check.json into $OUT, or benchmarks/results/, after every row: a run that is cut short
+tells what it has.
 """
 
 import os
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from .engine import ablation_rows, engine_rows
+from .engine import ablation_rows, engine_rows, peer_rows
 from .gpu_tests import gpu_test_rows
 from .kernels import kernel_rows
 from .probes import Ceilings, query_gpu, run_probes
@@ -59,8 +60,9 @@ def parts(report: Report) -> list[Part]:
         Part("probes", probes, 30),
         Part("tests", gpu_test_rows, 150),
         Part("kernels", lambda limit: kernel_rows(ceilings(), limit), 100),
-        Part("engine", lambda limit: engine_rows(ENGINE, astuple(ceilings()), limit), 200),
-        Part("ablations", lambda limit: ablation_rows(astuple(ceilings()), limit), 90),
+        Part("engine", lambda limit: engine_rows(ENGINE, astuple(ceilings()), limit), 180),
+        Part("ablations", lambda limit: ablation_rows(astuple(ceilings()), limit), 80),
+        Part("peer", lambda limit: peer_rows(astuple(ceilings()), limit), 60),
     ]
 
 

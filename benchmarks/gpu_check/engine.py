@@ -75,18 +75,26 @@ def ablation_rows(
     limit_s: float,
     measured: tuple[ModelShape, Workload] = ABLATION,
 ) -> Iterator[Row]:
-    """Measure one workload with all that the engine has, and without one thing after another.
-
-    At the end the same by the continuous batching of transformers, the peer in the same run.
-    """
+    """Measure one workload with all that the engine has, and without one thing after another."""
     model, workload = measured
-    shares = time_shares(limit_s, len(ABLATIONS) + 1)
+    shares = time_shares(limit_s, len(ABLATIONS))
     with TemporaryDirectory() as folder:
         directory = str(write_model(model, Path(folder)))
-        for name, options in ABLATIONS:
+        for (name, options), share_s in zip(ABLATIONS, shares, strict=True):
             drive = Drive(model, directory, options, [workload], ceilings, watches_device=True)
-            for row in drive.rows("drive", next(shares)):
+            for row in drive.rows("drive", share_s):
                 yield {"engine": name} | row
+
+
+def peer_rows(
+    ceilings: tuple[float, float],
+    limit_s: float,
+    measured: tuple[ModelShape, Workload] = ABLATION,
+) -> Iterator[Row]:
+    """Measure the same workload with the continuous batching of transformers."""
+    model, workload = measured
+    with TemporaryDirectory() as folder:
+        directory = str(write_model(model, Path(folder)))
         drive = Drive(model, directory, {}, [workload], ceilings)
-        for row in drive.rows("peer", next(shares)):
+        for row in drive.rows("peer", limit_s):
             yield {"engine": "transformers generate_batch"} | row

@@ -78,8 +78,8 @@ def scaled_linear(
 def launch_config(num_tokens: int) -> TileLaunch:
     """Up to 64 tokens the weight is read once, and memory is what limits; not yet measured.
 
-    80 kB of loads are under way then in each processor. With many tokens a tile is as large as the
-    registers of eight warps: its sums are 128 of a thread's.
+    Three programs of 16 tokens share a processor then, each with 50 kB of loads under way. With
+    many tokens a tile is as large as the registers of eight warps: its sums are 128 of a thread's.
     """
     if num_tokens <= 64:
         return TileLaunch(max(16, triton.next_power_of_2(num_tokens)), 128, 128, 4, 4)
