@@ -35,7 +35,7 @@ class Twins:
         self.device_rows.num_computed_tokens[:] = torch.from_numpy(self.rows.num_computed_tokens)
         sampled = columns.row[columns.needs_sample].tolist()
         for row in sampled + [forked.row for forked in step_plan.forked_rows]:
-            self.rows.append_token(row, 9)
+            self.rows.append_tokens(np.array([row]), np.array([9]))
             self.device_rows.token_ids[row] = torch.from_numpy(self.rows.token_ids[row])
             self.device_rows.num_tokens[row] += 1
 
