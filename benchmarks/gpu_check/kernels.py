@@ -13,9 +13,11 @@ import torch
 
 from .attention_cases import DECODES, PREFILLS, decode_cases, prefill_cases
 from .child import child_rows, time_shares, write_row
+from .expert_cases import expert_cases
 from .kernel_case import KernelCase, kernel_row
 from .kernel_cases import copy_case, elementwise_cases, linear_case, sampling_case
 from .linear_cases import lora_case, quantized_linear_cases
+from .logit_cases import logit_cases
 from .models import LLAMA_8B, ModelShape
 from .probes import Ceilings
 from .report import Row
@@ -47,7 +49,14 @@ def _others() -> Iterator[KernelCase]:
         yield from elementwise_cases(LLAMA_8B, num_tokens)
     for num_rows in (1, 256):
         yield sampling_case(LLAMA_8B.vocab_size, num_rows)
+        yield from logit_cases(LLAMA_8B.vocab_size, num_rows)
     yield copy_case(LLAMA_8B, 64)
+
+
+def _experts() -> Iterator[KernelCase]:
+    for num_tokens in (64, 4096):
+        # The experts of Qwen3-30B-A3B.
+        yield from expert_cases(num_tokens, 2048, 768, num_experts=128, top_k=8)
 
 
 # A kernel that goes beyond its memory leaves nothing to those after it in its process.
@@ -56,6 +65,7 @@ GROUPS: dict[str, Callable[[], Iterator[KernelCase]]] = {
     "prefill": _prefill,
     "quantized": _quantized,
     "others": _others,
+    "experts": _experts,
 }
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from benchmarks.gpu_check.attention_cases import decode_cases, prefill_cases
+from benchmarks.gpu_check.expert_cases import expert_cases
 from benchmarks.gpu_check.kernel_case import KernelCase
 from benchmarks.gpu_check.kernel_cases import (
     copy_case,
@@ -11,6 +12,7 @@ from benchmarks.gpu_check.kernel_cases import (
     sampling_case,
 )
 from benchmarks.gpu_check.linear_cases import lora_case, quantized_linear_cases
+from benchmarks.gpu_check.logit_cases import logit_cases
 from benchmarks.gpu_check.models import ModelShape
 
 _TINY = ModelShape("tiny", 96, 2, 4, 2, 16, 100, 200, True)
@@ -24,4 +26,6 @@ def tiny_cases() -> Iterator[KernelCase]:
     yield from quantized_linear_cases(_TINY, 5)
     yield lora_case(_TINY, 20)
     yield sampling_case(_TINY.vocab_size, 5)
+    yield from logit_cases(_TINY.vocab_size, 3)
+    yield from expert_cases(5, 48, 32, 4, 2)
     yield copy_case(_TINY, 3)
