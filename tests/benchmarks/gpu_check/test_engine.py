@@ -32,7 +32,7 @@ def test_a_drive_says_all_of_it_to_its_process() -> None:
 
 @pytest.mark.slow
 def test_an_engine_is_measured_beside_its_floor() -> None:
-    (row,) = engine_rows([(TINY, WORKLOADS)], CEILINGS, 60, {"kv_cache_memory_bytes": 10_000_000})
+    (row,) = engine_rows([(TINY, WORKLOADS)], CEILINGS, 240, {"kv_cache_memory_bytes": 10_000_000})
     assert row["model"] == "tiny" and row["workload"] == "3 of odd lengths"
     assert row["output_tok_s"] > 0 and 0 < row["percent_of_floor"] < 100
 
@@ -41,8 +41,8 @@ def test_an_engine_is_measured_beside_its_floor() -> None:
 @pytest.mark.parametrize(
     ("limit_s", "options", "told"),
     [
-        (60.0, {"block_size": 0}, "block"),
-        (60.0, {"no_such": 1}, "no option no_such"),
+        (240.0, {"block_size": 0}, "block"),
+        (240.0, {"no_such": 1}, "no option no_such"),
         (0.1, {}, "not done after 0 s"),
     ],
 )
@@ -59,6 +59,6 @@ def test_an_engine_that_lacks_something_is_named(
 ) -> None:
     lacking: dict[str, dict[str, Any]] = {"all of it": {}, "no such thing": {"no_such": True}}
     monkeypatch.setattr(engine, "ABLATIONS", tuple(lacking.items()))
-    measured, refused = engine.ablation_rows(CEILINGS, 120, (TINY, same(2, 5, 3)))
+    measured, refused = engine.ablation_rows(CEILINGS, 240, (TINY, same(2, 5, 3)))
     assert measured["engine"] == "all of it" and measured["output_tok_s"] > 0
     assert refused["engine"] == "no such thing" and "no_such" in refused["error"]
