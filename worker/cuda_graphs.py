@@ -85,13 +85,13 @@ class DecodeGraphs:
             run: queues the forward pass of so many rows that are none, and returns its logits, at
                 addresses that depend on the number alone.
         """
-        self._sizes = sizes
+        self._sizes = list(sizes)
         self._recorder = recorder
         self._run = run
         self._graphs: dict[int, Graph] = {}
         self._num_steps = 0
         self._capture_from = 0
-        self._capture(sizes[-1])
+        self._record(sizes[-1])
 
     def size_for(self, num_rows: int) -> int | None:
         """Return the size of the graph for a step of so many rows, captured by now.
@@ -121,6 +121,13 @@ class DecodeGraphs:
         return graph.output
 
     def _capture(self, size: int) -> None:
+        """Capture a graph, or do without it for good: a larger one computes the same."""
+        try:
+            self._record(size)
+        except torch.OutOfMemoryError:
+            self._sizes.remove(size)
+
+    def _record(self, size: int) -> None:
         self._graphs[size] = self._recorder.record(lambda: self._run(size))
 
 

@@ -101,6 +101,22 @@ def test_without_a_plan_the_largest_that_is_missing_comes_next() -> None:
     assert recorder.sizes == [8, 4, 2, 1]
 
 
+class ShortOfMemory(Recorder):
+    """Has memory for no graph but the first."""
+
+    def record(self, work: Callable[[], Tensor]) -> RecordedWork:
+        if self.recorded:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().record(work)
+
+
+def test_a_graph_that_finds_no_memory_is_done_without() -> None:
+    graphs = DecodeGraphs(SIZES, ShortOfMemory(), logits)
+    assert graphs.size_for(3) == 8
+    assert [graphs.capture_next() for _ in range(3)] == [True, False, False]
+    assert graphs.size_for(1) == 8
+
+
 def test_more_rows_than_the_largest_have_no_graph() -> None:
     graphs = DecodeGraphs(SIZES, Recorder(), logits)
     assert graphs.size_for(9) is None
