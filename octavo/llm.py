@@ -196,6 +196,9 @@ async def _start(
 ) -> OfflineEngine:
     """Load the model on the thread that will run it: threads that compute belong to it."""
     runner = load_model_runner(worker, _SilentReport(None))
+    # A server does this while nobody asks; here one step follows another from first to last.
+    while runner.prepare():
+        pass
     engine = OfflineEngine(InProcessScheduler(runner, scheduler), chat_template)
     await engine.start()
     return engine

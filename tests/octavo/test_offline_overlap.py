@@ -64,3 +64,21 @@ def test_steps_overlap_and_the_outputs_are_the_same(
     for step_id in range(1, started):
         is_before = journal.index(f"start {step_id + 1}") < journal.index(f"result {step_id}")
         assert is_before == async_scheduling, journal
+
+
+def test_what_steps_would_wait_for_is_prepared_before_the_first(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal: list[str] = []
+
+    class PreparingRunner(LateRunner):
+        def prepare(self) -> bool:
+            journal.append("prepare")
+            return len(journal) < 3
+
+    def load(*arguments: Any) -> LateRunner:
+        return PreparingRunner(load_model_runner(*arguments), journal)
+
+    monkeypatch.setattr(llm_module, "load_model_runner", load)
+    LLM(str(path), dtype="float32", kv_cache_memory_bytes=1 << 20, max_num_seqs=8).close()
+    assert journal == ["prepare"] * 3
