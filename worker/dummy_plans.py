@@ -1,14 +1,20 @@
 """Plans that no scheduler has made: a step that warms a runner up, or takes as much as any can."""
 
+from octavo.v1.common_pb2 import SamplingParams
 from octavo.v1.step_pb2 import AddedRow, BlockTable, GroupBlocks, StepPlan
 
 from .rows import RowLimits
+
+EVERY_KIND_OF_SAMPLING = SamplingParams(
+    temperature=1.0, top_k=1, top_p=0.5, min_p=0.5, repetition_penalty=2.0, frequency_penalty=1.0
+)
 
 
 def dummy_plan(limits: RowLimits, num_rows: int, num_tokens: int) -> StepPlan:
     """Return a step of so many new rows, which share the tokens evenly, and sample all.
 
-    Their blocks are the first `num_dummy_blocks`.
+    They want all that takes memory beside their logits: penalties, and log-probabilities. Their
+    blocks are the first `num_dummy_blocks`.
     """
     plan = StepPlan(groups=[GroupBlocks() for _ in limits.num_blocks])
     first_block = 0
@@ -18,7 +24,14 @@ def dummy_plan(limits: RowLimits, num_rows: int, num_tokens: int) -> StepPlan:
         blocks = range(first_block, last_block)
         tables = [BlockTable(block_ids=blocks) for _ in limits.num_blocks]
         plan.added_rows.append(
-            AddedRow(row=row, token_ids=[0] * length, num_prompt_tokens=length, block_tables=tables)
+            AddedRow(
+                row=row,
+                token_ids=[0] * length,
+                num_prompt_tokens=length,
+                block_tables=tables,
+                sampling=EVERY_KIND_OF_SAMPLING,
+                num_logprobs=1,
+            )
         )
         plan.row.append(row)
         plan.num_new_tokens.append(length)

@@ -11,7 +11,7 @@ import torch
 from octavo.gguf_file import GGUFFile
 from octavo.kernels.threads import num_threads, set_num_threads
 from octavo.startup import StartupError, StartupReport
-from octavo.v1 import common_pb2, step_pb2
+from octavo.v1 import step_pb2
 
 from .capacity import (
     choose_limits,
@@ -31,6 +31,7 @@ from .device_stream import stream_of
 from .device_trial import try_out
 from .devices import choose_cache_dtype, choose_device, choose_dtype, memory_of, runs_beside_cpu
 from .dummy_checkpoint import DummyCheckpoint
+from .dummy_plans import EVERY_KIND_OF_SAMPLING
 from .gguf_checkpoint import GGUFCheckpoint
 from .kv_cache import allocate_kv_cache
 from .memory import return_freed_memory
@@ -44,9 +45,6 @@ from .settings import WorkerSettings
 from .weights import expected_tensors, load_weights, model_hash, weights_bytes
 
 _WARM_UP_TOKENS = 8
-_EVERY_KIND_OF_SAMPLING = common_pb2.SamplingParams(
-    temperature=1.0, top_k=1, top_p=0.5, min_p=0.5, repetition_penalty=2.0, frequency_penalty=1.0
-)
 
 
 def load_model_runner(
@@ -246,7 +244,7 @@ def _warm_up(runner: ModelRunner | DeviceRunner, limits: RowLimits) -> None:
         token_ids=[0] * num_tokens,
         num_prompt_tokens=num_tokens,
         block_tables=[step_pb2.BlockTable(block_ids=[0])],
-        sampling=_EVERY_KIND_OF_SAMPLING,
+        sampling=EVERY_KIND_OF_SAMPLING,
         num_logprobs=1,
         num_prompt_logprobs=1,
     )

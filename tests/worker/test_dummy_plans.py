@@ -36,6 +36,8 @@ def test_the_largest_step_fills_all_rows_and_the_budget(limits: RowLimits) -> No
     )
     assert columns.num_new_tokens.max() - columns.num_new_tokens.min() <= 1
     assert columns.needs_sample.all() and len(columns.row) == num_rows
+    assert rows.sampling.has_rules[columns.row].all()
+    assert (rows.sampling.num_logprobs[columns.row] == 1).all()
     rows.advance(columns)
     rows.apply(freeing_plan(limits, num_rows))
     assert not rows.is_used.any()
