@@ -11,6 +11,9 @@ from .kv_cache import default_kv_cache_bytes
 from .memory import available_bytes, machine_bytes
 from .settings import DeviceName, Dtype, KvCacheDtype
 
+# Compute capability: older GPUs do not convert from and to 8 bits.
+_FIRST_WITH_FP8 = (8, 9)
+
 
 def choose_device(name: DeviceName) -> torch.device:
     """Return the device that was asked for; raises StartupError if there is none."""
@@ -50,6 +53,11 @@ def choose_cache_dtype(name: KvCacheDtype, dtype: torch.dtype, device: torch.dev
         raise StartupError(
             f"--kv-cache-dtype {name} is for GPUs, and the model runs on the CPU. Leave the flag"
             " out."
+        )
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) < _FIRST_WITH_FP8:
+        raise StartupError(
+            f"--kv-cache-dtype {name} wants a GPU of compute capability 8.9 or newer, such as an L4"
+            " or an H100. Leave the flag out."
         )
     return torch.float8_e4m3fn
 
