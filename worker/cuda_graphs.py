@@ -3,8 +3,8 @@
 A graph computes a fixed number of rows. A step runs on the smallest that holds its rows; those that
 fill it up are no rows (-1): they are written nowhere and attend to nothing. The largest is captured
 before the server is ready, and takes the memory that all of them share; the others are captured
-while there is no plan yet, the largest first, or when they are first wanted: nobody waits for all
-of them at the start.
+while there is no plan yet, the largest first, or when they are first wanted: a server is ready
+before it has all of them.
 
 Idea of graphs for a table of batch sizes: vLLM (https://github.com/vllm-project/vllm).
 """
