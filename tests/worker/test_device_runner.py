@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from octavo.v1 import common_pb2, step_pb2
-from octavo.worker.device_stream import HostStream
+from octavo.worker.device_stream import Fetch, stream_of
 from octavo.worker.rows import BadPlan
 from octavo.worker.sampler import NO_NUMBERS, NO_TOKEN_LEFT
 from tests.worker.plan_driver import PlanDriver
@@ -107,33 +106,35 @@ def test_a_step_without_work_only_frees(driver: PlanDriver, expected: list[int])
     assert driver.generate(0, PROMPT, COUNT, 13) == expected
 
 
-class LateFetch:
-    """Numbers that come when somebody waits for them."""
+class NotedFetch:
+    """Numbers on their way; notes that somebody waits for them."""
 
-    def __init__(self, copies: list[Tensor]) -> None:
-        self.copies = copies
-        self.has_come = False
+    def __init__(self, fetch: Fetch) -> None:
+        self._fetch = fetch
+        self.is_awaited = False
 
     def wait(self) -> list[Tensor]:
-        self.has_come = True
-        return self.copies
+        self.is_awaited = True
+        return self._fetch.wait()
 
 
-class LateStream(HostStream):
-    """A device's stream that keeps the fetches, to be looked at."""
+class NotingStream:
+    """The device's stream; keeps the fetches, to be looked at."""
 
     def __init__(self) -> None:
-        self.fetches: list[LateFetch] = []
+        self._stream = stream_of(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        self.upload, self.mark = self._stream.upload, self._stream.mark
+        self.fetches: list[NotedFetch] = []
 
-    def fetch(self, tensors: Sequence[Tensor]) -> Any:
-        self.fetches.append(LateFetch([tensor.clone() for tensor in tensors]))
+    def fetch(self, tensors: Sequence[Tensor]) -> Fetch:
+        self.fetches.append(NotedFetch(self._stream.fetch(tensors)))
         return self.fetches[-1]
 
 
 def test_steps_are_started_one_after_another_before_any_result_has_come(
     saved: tuple[Path, LlamaForCausalLM], expected: list[int]
 ) -> None:
-    stream = LateStream()
+    stream = NotingStream()
     runner = poisoned_device_runner(saved[0], stream=stream)
     driver = PlanDriver(runner, BLOCK_SIZE)
     driver.add(2, PROMPT)
@@ -141,5 +142,5 @@ def test_steps_are_started_one_after_another_before_any_result_has_come(
     for _ in range(COUNT - 1):
         driver.num_tokens[2] += 1
         steps.append(runner.start(driver.plan({2: 1})))
-    assert not any(fetch.has_come for fetch in stream.fetches)
+    assert not any(fetch.is_awaited for fetch in stream.fetches)
     assert [token for step in steps for token in step.result().token_ids] == expected
