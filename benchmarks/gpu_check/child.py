@@ -35,7 +35,9 @@ def child_rows(name: Row, module: str, arguments: list[str], limit_s: float) -> 
             try:
                 assert process.stdout is not None
                 for line in process.stdout:
-                    yield json.loads(line)
+                    # Libraries print there, too.
+                    if line.startswith("{"):
+                        yield json.loads(line)
                 process.wait()
                 has_time = watch.is_alive()
             finally:
