@@ -22,11 +22,16 @@ class ModelShape:
     is_tied: bool
 
     @property
-    def num_weights(self) -> int:
-        """Of the matrices that every token is multiplied by, the head among them."""
+    def num_layer_weights(self) -> int:
+        """Of the matrices that every token is multiplied by."""
         heads = self.num_heads + self.num_kv_heads
         layer = self.hidden_size * (2 * heads * self.head_dim + 3 * self.intermediate_size)
-        return self.num_layers * layer + self.vocab_size * self.hidden_size
+        return self.num_layers * layer
+
+    @property
+    def num_weights(self) -> int:
+        """The same with the head, which tokens are multiplied by that another is sampled after."""
+        return self.num_layer_weights + self.vocab_size * self.hidden_size
 
     def kv_bytes_per_token(self, itemsize: int) -> int:
         return 2 * self.num_layers * self.num_kv_heads * self.head_dim * itemsize

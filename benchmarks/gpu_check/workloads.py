@@ -44,14 +44,16 @@ def floor_s(
 ) -> float:
     """Return the least seconds for a workload, were memory and products never waited for.
 
-    Prompts are computed, then every step reads all weights, and each token the keys and values
-    before it; steps are as few as the longest output, or the outputs at once, allow.
+    Prompts are computed, the head left out; then every step reads all weights, and each token the
+    keys and values before it; steps are as few as the longest output, or the outputs at once,
+    allow.
     """
     num_output = workload.num_output_tokens
     num_steps = max(max(output for _, output in workload.lengths), -(-num_output // max_num_seqs))
-    flops = 2 * model.num_weights
-    prefill_s = workload.num_input_tokens * flops / ceilings.flops_per_s
-    products_s = ceilings.seconds(num_steps * model.num_weights * itemsize, num_output * flops)
+    prefill_s = workload.num_input_tokens * 2 * model.num_layer_weights / ceilings.flops_per_s
+    products_s = ceilings.seconds(
+        num_steps * model.num_weights * itemsize, num_output * 2 * model.num_weights
+    )
     num_read = sum(
         output * prompt + output * (output + 1) // 2 for prompt, output in workload.lengths
     )

@@ -10,6 +10,7 @@ H200 = Ceilings(bytes_per_s=4.3e12, flops_per_s=790e12)
 
 
 def test_models_have_the_weights_that_their_names_say() -> None:
+    assert LLAMA_8B.num_layer_weights == pytest.approx(6.979e9, rel=1e-3)
     assert LLAMA_8B.num_weights == pytest.approx(7.504e9, rel=1e-3)
     assert LLAMA_8B.kv_bytes_per_token(2) == 128 * 1024
     assert QWEN3_600M.num_weights == pytest.approx(0.596e9, rel=1e-2)
@@ -24,7 +25,7 @@ def test_a_step_takes_at_least_what_reading_and_multiplying_take(
 ) -> None:
     """One output token after a context whose own computation is taken off again."""
     workload = same(batch, context, 1)
-    prefill_s = batch * context * 2 * LLAMA_8B.num_weights / H200.flops_per_s
+    prefill_s = batch * context * 2 * LLAMA_8B.num_layer_weights / H200.flops_per_s
     step_s = floor_s(workload, LLAMA_8B, 256, H200, 2) - prefill_s
     assert 1e3 * step_s == pytest.approx(milliseconds, rel=0.01)
 
