@@ -17,10 +17,12 @@ RUN apt-get update \
     && groupadd --gid 10001 octavo \
     && useradd --uid 10001 --gid octavo --no-create-home --home-dir /tmp octavo \
     && install --directory --mode 1777 /var/cache/octavo
-# HOME for whichever user Compose chooses.
+# HOME for whichever user Compose chooses. Triton loads what it has compiled as a library, which
+# Docker allows in no tmpfs, such as Compose's /tmp; and in the cache it is still there next time.
 ENV PATH=/opt/octavo/bin:$PATH \
     HOME=/tmp \
     PYTHONUNBUFFERED=1 \
+    TRITON_CACHE_DIR=/var/cache/octavo/triton \
     XDG_CACHE_HOME=/var/cache
 USER 10001:10001
 WORKDIR /tmp

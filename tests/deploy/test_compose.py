@@ -108,6 +108,15 @@ def test_what_is_mounted_is_in_the_tree_or_a_volume(service: Service) -> None:
             assert source in compose()["volumes"]
 
 
+@pytest.mark.parametrize("name", ["worker-cpu", "worker-gpu"])
+def test_kernels_are_compiled_into_a_volume(name: str) -> None:
+    """A tmpfs is gone with the container, and Docker lets no library be loaded from one."""
+    places = [target for _, target in ALL[name].volumes]
+    environment = ALL[name].environment
+    assert environment["TRITON_CACHE_DIR"].rpartition("/")[0] in places
+    assert f"{environment['XDG_CACHE_HOME']}/octavo" in places
+
+
 def test_only_the_internal_network_has_scheduler_and_workers() -> None:
     internal = compose()["networks"]["internal"]
     assert internal == {"internal": True}
