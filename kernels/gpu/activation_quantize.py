@@ -73,7 +73,7 @@ def aot_specializations() -> Iterator[Specialization]:
         )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows"])
 def _activation_quantize_kernel(
     gate_up_ptr,
     values_ptr,

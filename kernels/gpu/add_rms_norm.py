@@ -49,7 +49,7 @@ def aot_specializations() -> Iterator[Specialization]:
         yield Specialization(_add_rms_norm_kernel, signature, constexprs, launch.num_warps, 3)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows"])
 def _add_rms_norm_kernel(
     x_ptr,
     residual_ptr,

@@ -59,7 +59,7 @@ def aot_specializations() -> Iterator[Specialization]:
         yield Specialization(_quantize_rows_kernel, signature, constexprs, launch.num_warps, 3)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows"])
 def _quantize_rows_kernel(
     x_ptr,
     values_ptr,

@@ -46,7 +46,7 @@ def aot_specializations() -> Iterator[Specialization]:
             yield Specialization(_rms_norm_kernel, signature, constexprs, launch.num_warps, 3)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows"])
 def _rms_norm_kernel(
     x_ptr,
     weight_ptr,
