@@ -56,7 +56,8 @@ def aot_specializations() -> Iterator[Specialization]:
         yield Specialization(_copy_blocks_kernel, signature, {"BLOCK": _BLOCK}, _NUM_WARPS, 3)
 
 
-@triton.jit
+# Both lists may be halves of one, whose second begins anywhere.
+@triton.jit(do_not_specialize_on_alignment=["source_ids_ptr", "target_ids_ptr"])
 def _copy_blocks_kernel(
     cache_ptr,
     source_ids_ptr,

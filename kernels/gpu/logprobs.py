@@ -117,7 +117,7 @@ def _chunks_kernel(
     tl.store(num_before_ptr + row * num_chunks + chunk, num_before)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_top"])
 def _rows_kernel(
     logits_ptr,
     token_ids_ptr,

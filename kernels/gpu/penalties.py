@@ -118,7 +118,8 @@ def aot_specializations() -> Iterator[Specialization]:
         yield Specialization(_change_listed_kernel, listed, constants, _NUM_WARPS, num_stages=3)
 
 
-@triton.jit
+# Nothing of a step is compiled in: neither where its rows are listed, nor the longest lists so far.
+@triton.jit(do_not_specialize_on_alignment=["rows_ptr"])
 def _count_kernel(
     rows_ptr,
     counts_ptr,
@@ -145,7 +146,10 @@ def _count_kernel(
         tl.atomic_add(count_ptrs, 1, mask=is_known & ~is_prompt, sem="relaxed")
 
 
-@triton.jit
+@triton.jit(
+    do_not_specialize=["max_words", "max_length", "max_stops", "max_biases"],
+    do_not_specialize_on_alignment=["rows_ptr", "places_ptr"],
+)
 def _change_listed_kernel(
     logits_ptr,
     places_ptr,
@@ -208,7 +212,7 @@ def _change_listed_kernel(
     _ban(logits_ptr, tl.where(follows, last, -1))
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["rows_ptr", "places_ptr"])
 def _change_all_kernel(
     logits_ptr,
     places_ptr,

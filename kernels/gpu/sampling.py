@@ -87,7 +87,11 @@ def aot_specializations() -> Iterator[Specialization]:
         yield Specialization(_draw_rows_kernel, signature, rows, _NUM_WARPS, num_stages=3)
 
 
-@triton.jit
+# The columns may be rows of one matrix, which begin anywhere: a number is read of each.
+_COLUMNS = ["temperature_ptr", "top_k_ptr", "top_p_ptr"]
+
+
+@triton.jit(do_not_specialize_on_alignment=_COLUMNS)
 def _draw_chunks_kernel(
     logits_ptr,
     temperature_ptr,
@@ -136,7 +140,7 @@ def _draw_chunks_kernel(
         tl.store(best_ids_ptr + row * num_chunks + chunk, best_id)
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=_COLUMNS)
 def _draw_rows_kernel(
     logits_ptr,
     temperature_ptr,

@@ -67,7 +67,10 @@ def aot_specializations() -> Iterator[Specialization]:
         yield Specialization(_floors_kernel, signature, constants, _NUM_WARPS, num_stages=3)
 
 
-@triton.jit
+# The columns may be rows of one matrix, which begin anywhere: a number is read of each.
+@triton.jit(
+    do_not_specialize_on_alignment=["temperature_ptr", "top_k_ptr", "top_p_ptr", "min_p_ptr"]
+)
 def _floors_kernel(
     logits_ptr,
     maxima_ptr,

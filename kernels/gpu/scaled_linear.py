@@ -122,7 +122,8 @@ def aot_specializations() -> Iterator[Specialization]:
                 yield Specialization(_block_scaled_linear_kernel, signature, *resources)
 
 
-@triton.jit(do_not_specialize=["num_tokens"])
+# A scale for all tokens and one for each differ in their stride; of one token they do not.
+@triton.jit(do_not_specialize=["num_tokens", "x_scales_stride"])
 def _scaled_linear_kernel(
     x_ptr,
     x_scales_ptr,
