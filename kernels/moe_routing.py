@@ -48,13 +48,13 @@ def route(logits: Tensor, routing: Routing, bias: Tensor | None = None) -> tuple
         bias: float32 [num_experts], added to the scores where experts are chosen, and only there.
     Returns:
         int32 [num_tokens, top_k], experts, the best first, and float32 [num_tokens, top_k], their
-        weights.
+        weights. Where a token's logits are not numbers its weights are not, its experts any.
     """
     num_experts = logits.shape[1]
     assert num_experts % routing.num_groups == 0
     assert routing.top_k * routing.num_groups <= num_experts * routing.num_top_groups
     if logits.is_cuda or interpreting():
-        # Triton is wanted on GPUs alone.
+        # Triton is there where a device is.
         from .gpu import moe_routing as gpu
 
         return gpu.route(logits, routing, bias)

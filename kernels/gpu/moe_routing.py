@@ -107,7 +107,10 @@ def _route_kernel(
     wanted = scores
     if HAS_BIAS:
         wanted += tl.load(bias_ptr + experts, mask=is_expert, other=0.0)[None, :]
-    wanted = tl.where(is_expert[None, :], wanted, float("-inf"))
+    # What is not a number is wanted by nobody: or it would be all the same which place is the best,
+    # one behind the last expert as well.
+    is_wanted = is_expert[None, :] & (wanted == wanted)
+    wanted = tl.where(is_wanted, wanted, float("-inf"))
     if NUM_TOP_GROUPS < NUM_GROUPS:
         wanted = _without_other_groups(wanted, NUM_TOP_GROUPS, HAS_BIAS, TOKENS, GROUPS, MEMBERS)
 

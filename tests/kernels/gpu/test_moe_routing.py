@@ -1,5 +1,7 @@
 """Routing of a mixture of experts on the GPU: experts and weights are those of the reference."""
 
+import math
+
 import pytest
 import torch
 
@@ -21,6 +23,23 @@ def test_experts_are_those_of_the_reference(
     expected_experts, expected_weights = route_reference(logits, routing, bias)
     assert torch.equal(experts, expected_experts)
     torch.testing.assert_close(weights, expected_weights, rtol=1e-5, atol=1e-6)
+
+
+# The interpreter's, of numbers that are meant to be none.
+@pytest.mark.filterwarnings("ignore:All-NaN slice", "ignore:invalid value encountered in subtract")
+@pytest.mark.parametrize(("num_experts", "routing"), ROUTINGS)
+def test_a_token_that_is_not_a_number_goes_to_experts_there_are(
+    device: str, num_experts: int, routing: Routing
+) -> None:
+    logits, _ = router_logits(3, num_experts, has_bias=False)
+    logits[1] = math.nan
+    logits = logits.to(device)
+    experts, weights = route(logits, routing)
+    assert ((experts >= 0) & (experts < num_experts)).all()
+    assert weights[1].isnan().all()
+    others = route_reference(logits[::2], routing)
+    assert torch.equal(experts[::2], others[0])
+    torch.testing.assert_close(weights[::2], others[1], rtol=1e-5, atol=1e-6)
 
 
 def test_no_tokens_go_nowhere(device: str) -> None:
