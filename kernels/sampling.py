@@ -52,6 +52,7 @@ def sample(
         int64 [num_rows]; -1 for a row that has a NaN or whose largest logit is not finite.
     """
     arguments = (logits, temperature, top_k, top_p, min_p, seeds, positions)
+    _check(*arguments)
     if logits.is_cuda or interpreting():
         # Triton is there where a device is.
         from .gpu import sampling as gpu
@@ -61,14 +62,8 @@ def sample(
     if cpu is None:
         return sample_reference(*arguments)
     num_rows, vocab_size = logits.shape
-    assert logits.dtype == temperature.dtype == top_p.dtype == torch.float32
-    assert seeds.dtype == positions.dtype == torch.int64 and top_k.dtype == torch.int32
-    assert min_p.dtype == torch.float32
     # Its logarithm is what the scaled logits are compared with; minus infinity keeps all.
     log_min_p = min_p.log()
-    for column in (temperature, top_k, top_p, log_min_p, seeds, positions):
-        assert column.shape == (num_rows,) and column.is_contiguous(), column.shape
-    assert logits.is_contiguous()
     tokens = torch.empty(num_rows, dtype=torch.int64)
     cpu.sample(
         logits.data_ptr(),
@@ -110,6 +105,15 @@ def sample_reference(
     noise = gumbel_noise(seeds, positions, logits.shape[1])
     tokens = (scores + noise.masked_fill(is_greedy, 0.0)).argmax(dim=-1)
     return tokens.masked_fill(~largest.squeeze(-1).isfinite(), -1)
+
+
+def _check(logits: Tensor, *columns: Tensor) -> None:
+    temperature, top_k, top_p, min_p, seeds, positions = columns
+    assert logits.dtype == torch.float32 and logits.is_contiguous(), logits.dtype
+    assert temperature.dtype == top_p.dtype == min_p.dtype == torch.float32
+    assert top_k.dtype == torch.int32 and seeds.dtype == positions.dtype == torch.int64
+    for column in columns:
+        assert column.shape == (len(logits),) and column.is_contiguous(), column.shape
 
 
 def gumbel_noise(seeds: Tensor, positions: Tensor, vocab_size: int) -> Tensor:
