@@ -23,7 +23,7 @@ def silu_and_mul_quantize(gate_up: Tensor, dtype: torch.dtype) -> tuple[Tensor, 
         values [num_rows, dim] of `dtype` and scales, float32 [num_rows].
     """
     if gate_up.is_cuda or interpreting():
-        # Triton is wanted on GPUs alone.
+        # Triton is there where a device is.
         from .gpu import activation_quantize as gpu
 
         return gpu.silu_and_mul_quantize(gate_up, dtype)
@@ -33,7 +33,7 @@ def silu_and_mul_quantize(gate_up: Tensor, dtype: torch.dtype) -> tuple[Tensor, 
 def gelu_and_mul_quantize(gate_up: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """The same with GELU, in its tanh form."""
     if gate_up.is_cuda or interpreting():
-        # Triton is wanted on GPUs alone.
+        # Triton is there where a device is.
         from .gpu import activation_quantize as gpu
 
         return gpu.gelu_and_mul_quantize(gate_up, dtype)

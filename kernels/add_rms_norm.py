@@ -21,7 +21,7 @@ def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> Ten
         [num_rows, dim], dtype of x: of the sum in float32, which only the residual is rounded of.
     """
     if x.is_cuda or interpreting():
-        # Triton is wanted on GPUs alone.
+        # Triton is there where a device is.
         from .gpu import add_rms_norm as gpu
 
         return gpu.add_rms_norm(x, residual, weight, eps)

@@ -21,7 +21,7 @@ def gelu_and_mul(gate_up: Tensor) -> Tensor:
         [num_rows, dim], dtype of gate_up, computed in float32 and rounded once.
     """
     if gate_up.is_cuda or interpreting():
-        # Triton is wanted on GPUs alone.
+        # Triton is there where a device is.
         from .gpu import activation
 
         return activation.gelu_and_mul(gate_up)

@@ -42,7 +42,7 @@ def logprobs(logits: Tensor, token_ids: Tensor, num_top: int) -> Logprobs:
         num_top: how many of the most probable tokens, at most vocab_size; 0 for none.
     """
     if logits.is_cuda or interpreting():
-        # Triton is an extra: where nothing runs on it, it need not be there.
+        # Triton is there where a device is.
         from .gpu import logprobs as gpu
 
         return gpu.logprobs(logits, token_ids, num_top)

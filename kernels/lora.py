@@ -100,7 +100,7 @@ def add_lora(
     assert weights.up.shape[2] % _RANK_STEP == 0, weights.up.shape
     assert x.dtype == out.dtype == weights.down.dtype == weights.up.dtype, x.dtype
     if x.is_cuda or interpreting():
-        # Triton is needed on a GPU only.
+        # Triton is there where a device is.
         from .gpu import lora as gpu
 
         gpu.add_lora(out, x, weights, batch, arrivals)

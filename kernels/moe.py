@@ -51,7 +51,7 @@ def moe(x: Tensor, expert_ids: Tensor, weights: Tensor, experts: Experts) -> Ten
         between its two layers, and its output, are rounded to the dtype of x.
     """
     if x.is_cuda or interpreting():
-        # Triton is wanted on GPUs alone.
+        # Triton is there where a device is.
         from .gpu import moe as gpu
 
         return gpu.moe(x, expert_ids, weights, experts)

@@ -33,7 +33,7 @@ def paged_attention(
 
     Args:
         q: queries, [num_tokens, num_heads, head_dim]; tokens may be apart by any stride.
-        pages: the layer's cache, dtype of q.
+        pages: the layer's cache, dtype of q; KvBlocks may also be of float8_e4m3fn.
         block_tables: int32 [num_requests, max_blocks]; entries past a request's blocks are ignored.
         seq_lens: int32 [num_requests], tokens in the cache including this step's. In KvBlocks it
             is 0 for a request that only fills the batch up, which gets zeros.

@@ -75,7 +75,7 @@ def apply_penalties(
         places, rows: int32 [num_penalized], no place twice.
     """
     if logits.is_cuda or interpreting():
-        # Triton is an extra: where nothing runs on it, it need not be there.
+        # Triton is there where a device is.
         from .gpu import penalties as gpu
 
         gpu.apply_penalties(logits, places, rows, penalties, known)

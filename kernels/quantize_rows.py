@@ -25,7 +25,7 @@ def quantize_rows(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         computed in float32: x ≈ values · scales.
     """
     if x.is_cuda or interpreting():
-        # Triton is wanted on GPUs alone.
+        # Triton is there where a device is.
         from .gpu import quantize_rows as gpu
 
         return gpu.quantize_rows(x, dtype)

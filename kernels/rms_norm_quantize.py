@@ -25,7 +25,7 @@ def rms_norm_quantize(
         values [num_rows, dim] of `dtype` and scales, float32 [num_rows].
     """
     if x.is_cuda or interpreting():
-        # Triton is wanted on GPUs alone.
+        # Triton is there where a device is.
         from .gpu import rms_norm_quantize as gpu
 
         return gpu.rms_norm_quantize(x, weight, eps, dtype)

@@ -31,7 +31,7 @@ def rope_and_store_kv(
             any stride. `k` and `v` themselves are left as they are.
         cos_sin: float32 [max_positions, head_dim]: cosines of the head_dim / 2 angles, then sines.
         positions: int64 [num_tokens], rows of `cos_sin`.
-        pages: the layer's cache, dtype of q.
+        pages: the layer's cache, dtype of q; KvBlocks may also be of float8_e4m3fn.
         slot_mapping: int64 [num_tokens], block_id * block_size + offset; no slot occurs twice. In
             KvBlocks nothing is written of a token whose slot is -1.
     """

@@ -70,7 +70,7 @@ def scaled_linear(
     """
     _check(x, x_scales, weight)
     if x.is_cuda or interpreting():
-        # Triton is needed on a GPU only.
+        # Triton is there where a device is.
         from .gpu import scaled_linear as gpu
 
         return gpu.scaled_linear(x, x_scales, weight, out_dtype, bias, arrivals)

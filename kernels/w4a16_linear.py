@@ -28,7 +28,7 @@ def w4a16_linear(
     """
     assert x.dim() == 2 and x.shape[1] == weight.in_features and x.is_contiguous(), x.shape
     if x.is_cuda or interpreting():
-        # Triton is needed on a GPU only.
+        # Triton is there where a device is.
         from .gpu import w4a16_linear as gpu
 
         return gpu.w4a16_linear(x, weight, bias, arrivals)
