@@ -11,9 +11,29 @@ from tests.interpreted import ROOT
 
 triton = pytest.importorskip("triton")
 
-from benchmarks.aot_table import configuration, modules, never_compiled  # noqa: E402
+from benchmarks.aot_table import (  # noqa: E402
+    configuration,
+    modules,
+    never_compiled,
+    specializations_of,
+)
 from octavo.kernels.gpu.aot import Specialization  # noqa: E402
 from tests.benchmarks import jit_functions  # noqa: E402
+
+COUNTS_OF_A_STEP = {
+    "num_requests",
+    "num_rows",
+    "num_sampled",
+    "num_tokens",
+    "num_pairs",
+    "num_tiles",
+    "num_top",
+    # The longest of the lists that rows have had so far.
+    "max_biases",
+    "max_length",
+    "max_stops",
+    "max_words",
+}
 
 
 def with_kernels(*kernels: object) -> ModuleType:
@@ -38,6 +58,14 @@ def test_a_function_is_compiled_in_a_table_or_in_a_function_that_is() -> None:
 
 def test_no_kernel_is_left_out_of_its_table() -> None:
     assert never_compiled(modules()) == []
+
+
+@pytest.mark.parametrize("module", modules(), ids=lambda module: module.__name__.rpartition(".")[2])
+def test_what_changes_from_step_to_step_is_compiled_into_no_kernel(module: ModuleType) -> None:
+    """Or a step would wait for a compiler, the first time that it has one row, or 16."""
+    for kernel in {each.kernel for each in specializations_of(module)}:
+        counts = [each for each in kernel.params if each.name in COUNTS_OF_A_STEP]
+        assert [each.name for each in counts if not each.do_not_specialize] == []
 
 
 def test_a_configuration_names_types_constants_and_launch() -> None:
