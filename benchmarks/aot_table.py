@@ -3,7 +3,8 @@
     python -m benchmarks.aot_table CAPABILITY ...        (`make aot`: 80 90 100)
 
 Each kernel in each launch of its table: registers of a thread, shared memory, spills, and whether
-products are Hopper's. Fails if one does not compile, or if one is not in a table.
+products are Hopper's. Fails if one does not compile or takes more shared memory than there is, or
+if one is not in a table.
 """
 
 import ast

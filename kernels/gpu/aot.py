@@ -11,10 +11,14 @@ from typing import Any
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
+from triton.runtime.errors import OutOfResources
 
 _WARP_SIZE = 32
 # What torch's allocator grants at least, so that loads of 16 bytes are allowed.
 _ALIGNMENT = 16
+# What a program may take of a multiprocessor, by capability (CUDA C++ Programming Guide, "Technical
+# Specifications per Compute Capability").
+_SHARED_KIB = {80: 163, 86: 99, 87: 163, 89: 99, 90: 227, 100: 227, 103: 227, 120: 99}
 _CUOBJDUMP = str(Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump")
 
 
@@ -72,7 +76,10 @@ class Resources:
 
 
 def compile_for(specialization: Specialization, capability: int) -> Resources:
-    """Compile for a compute capability, such as 90; raises what Triton and ptxas raise."""
+    """Compile for a compute capability, such as 90.
+
+    Raises what Triton and ptxas raise, and OutOfResources where the launch on a GPU would.
+    """
     compiled = triton.compile(
         _source(specialization),
         target=GPUTarget("cuda", capability, _WARP_SIZE),
@@ -81,9 +88,13 @@ def compile_for(specialization: Specialization, capability: int) -> Resources:
             "num_stages": specialization.num_stages,
         },
     )
+    shared_bytes = compiled.metadata.shared
+    most_bytes = _SHARED_KIB[capability] * 1024
+    if shared_bytes > most_bytes:
+        raise OutOfResources(shared_bytes, most_bytes, "shared memory")
     registers, spilled_bytes = _usage(compiled.asm["cubin"])
     has_wgmma = "wgmma.mma_async" in compiled.asm["ptx"]
-    return Resources(registers, compiled.metadata.shared, spilled_bytes, has_wgmma)
+    return Resources(registers, shared_bytes, spilled_bytes, has_wgmma)
 
 
 def _source(specialization: Specialization) -> ASTSource:

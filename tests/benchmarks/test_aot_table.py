@@ -17,7 +17,8 @@ from benchmarks.aot_table import (  # noqa: E402
     never_compiled,
     specializations_of,
 )
-from octavo.kernels.gpu.aot import Specialization  # noqa: E402
+from octavo.kernels.gpu import scaled_linear  # noqa: E402
+from octavo.kernels.gpu.aot import Specialization, compile_for  # noqa: E402
 from tests.benchmarks import jit_functions  # noqa: E402
 
 COUNTS_OF_A_STEP = {
@@ -76,6 +77,13 @@ def test_a_configuration_names_types_constants_and_launch() -> None:
     assert made.least_capability == 80
     fp8 = Specialization(kernel, {"x_ptr": "*fp8e4nv"}, {}, 8, 2)
     assert fp8.least_capability == 89
+
+
+@pytest.mark.slow
+def test_a_launch_that_takes_more_shared_memory_than_there_is_fails() -> None:
+    *_, largest = scaled_linear.aot_specializations()
+    with pytest.raises(triton.runtime.errors.OutOfResources, match="shared memory"):
+        compile_for(largest, 89)
 
 
 # Minutes, the first time: what was compiled before is kept.
