@@ -235,7 +235,7 @@ def _read_json(path: Path, default: dict[str, Any] | None = None) -> dict[str, A
 def _warm_up(runner: ModelRunner | DeviceRunner, limits: RowLimits) -> None:
     """Run one row through all of a step, so that kernels are built before the first request.
 
-    Through two where there is room: a prompt, and a token after it.
+    Through two where there is room: a prompt, and a token after it, in a copy of its block.
     """
     longest = min(limits.block_size, limits.max_model_len)
     num_tokens = min(_WARM_UP_TOKENS, longest, limits.max_num_batched_tokens)
@@ -250,17 +250,22 @@ def _warm_up(runner: ModelRunner | DeviceRunner, limits: RowLimits) -> None:
     )
     runner.execute(_warm_up_step(num_tokens, added_rows=[added]))
     if num_tokens < longest:
-        runner.execute(_warm_up_step(1))
+        copied = step_pb2.GroupBlocks()
+        if min(limits.num_blocks) > 1:
+            copied = step_pb2.GroupBlocks(copy_row=[0], copy_source=[0], copy_target=[1])
+        runner.execute(_warm_up_step(1, blocks=copied))
     runner.execute(step_pb2.StepPlan(freed_rows=[0], groups=[step_pb2.GroupBlocks()]))
 
 
 def _warm_up_step(
-    num_new_tokens: int, added_rows: Sequence[step_pb2.AddedRow] = ()
+    num_new_tokens: int,
+    added_rows: Sequence[step_pb2.AddedRow] = (),
+    blocks: step_pb2.GroupBlocks | None = None,
 ) -> step_pb2.StepPlan:
     return step_pb2.StepPlan(
         added_rows=added_rows,
         row=[0],
         num_new_tokens=[num_new_tokens],
         needs_sample=[1],
-        groups=[step_pb2.GroupBlocks()],
+        groups=[blocks or step_pb2.GroupBlocks()],
     )

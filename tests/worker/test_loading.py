@@ -11,7 +11,7 @@ import torch
 
 from octavo.kernels.threads import num_threads, set_num_threads
 from octavo.startup import StartupError, StartupReport
-from octavo.worker import capacity, loading
+from octavo.worker import capacity, loading, model_runner
 from octavo.worker.device_runner import DeviceRunner
 from octavo.worker.dummy_plans import num_dummy_blocks
 from octavo.worker.loading import load_model_runner
@@ -79,6 +79,15 @@ def test_stages_are_reported(saved: Path, tmp_path: Path) -> None:
     assert "context of 256 tokens" in stages[0]
     assert "float32" in stages[1]
     assert "256 blocks of 4 tokens: 1,024 tokens = 4 requests of 256" in stages[2]
+
+
+def test_a_block_is_copied_before_a_request_wants_one_copied(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied: list[tuple[torch.Tensor, ...]] = []
+    monkeypatch.setattr(model_runner, "copy_blocks", lambda _, *ids: copied.append(ids))
+    load(settings_for(saved), block_size=16)
+    assert copied == [(torch.tensor([0]), torch.tensor([1]))]
 
 
 def test_the_cache_of_a_device_is_what_a_trial_leaves_of_the_share(
