@@ -127,19 +127,19 @@ class CudaFetch:
     """Copies that were begun on the current stream, the one for them."""
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
-        # Kept, so that their memory is not given to others before it is read.
-        self._sources = list(tensors)
         self._copies = [
             torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True) for tensor in tensors
         ]
+        stream = torch.cuda.current_stream()
         for copy, tensor in zip(self._copies, tensors, strict=True):
+            # Its memory is not given to others before it is read, whoever forgets this fetch.
+            tensor.record_stream(stream)
             copy.copy_(tensor, non_blocking=True)
         self._is_done = torch.cuda.Event()  # type: ignore[no-untyped-call]
         self._is_done.record()
 
     def wait(self) -> list[Tensor]:
         self._is_done.synchronize()
-        self._sources.clear()
         return self._copies
 
 
