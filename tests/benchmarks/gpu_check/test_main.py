@@ -39,5 +39,13 @@ def test_idle_is_what_no_work_covers(spans: list[tuple[float, float]], idle: flo
 
 
 def test_the_tests_are_counted_and_those_that_fail_named() -> None:
-    rows = list(gpu_test_rows(60, ["tests/benchmarks/gpu_check/test_report.py"]))
-    assert rows == [{"passed": 7, "failure": 0, "error": 0, "skipped": 0, "is_right": True}]
+    folder = "tests/benchmarks/gpu_check/test_report.py"
+    (row,) = gpu_test_rows(60, [folder])
+    assert row == {"tests": folder, "passed": 7, "skipped": 0, "failed": 0, "is_right": True}
+
+
+def test_tests_that_are_not_done_in_time_are_told_and_the_next_begun() -> None:
+    folders = ["tests/benchmarks/gpu_check/test_report.py"] * 2
+    rows = list(gpu_test_rows(0.02, folders))
+    assert [row["tests"] for row in rows] == folders
+    assert all("timed out" in row["error"] for row in rows)
