@@ -78,7 +78,9 @@ class Resources:
 def compile_for(specialization: Specialization, capability: int) -> Resources:
     """Compile for a compute capability, such as 90.
 
-    Raises what Triton and ptxas raise, and OutOfResources where the launch on a GPU would.
+    Raises what Triton and ptxas raise, OutOfResources where the launch on a GPU would, and
+    RuntimeError for a kernel that ends in a trap: that is what Triton makes of one that it cannot
+    compile, such as one with too much in tensor memory.
     """
     compiled = triton.compile(
         _source(specialization),
@@ -92,6 +94,8 @@ def compile_for(specialization: Specialization, capability: int) -> Resources:
     most_bytes = _SHARED_KIB[capability] * 1024
     if shared_bytes > most_bytes:
         raise OutOfResources(shared_bytes, most_bytes, "shared memory")
+    if re.search(r"^\s*trap;", compiled.asm["ptx"], re.MULTILINE):
+        raise RuntimeError("compiled to a trap")
     registers, spilled_bytes = _usage(compiled.asm["cubin"])
     has_wgmma = "wgmma.mma_async" in compiled.asm["ptx"]
     return Resources(registers, shared_bytes, spilled_bytes, has_wgmma)

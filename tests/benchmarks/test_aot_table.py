@@ -20,6 +20,7 @@ from benchmarks.aot_table import (  # noqa: E402
 from octavo.kernels.gpu import scaled_linear  # noqa: E402
 from octavo.kernels.gpu.aot import Specialization, compile_for  # noqa: E402
 from tests.benchmarks import jit_functions  # noqa: E402
+from tests.benchmarks.trapping import trapping_kernel  # noqa: E402
 
 COUNTS_OF_A_STEP = {
     "num_requests",
@@ -84,6 +85,15 @@ def test_a_launch_that_takes_more_shared_memory_than_there_is_fails() -> None:
     *_, largest = scaled_linear.aot_specializations()
     with pytest.raises(triton.runtime.errors.OutOfResources, match="shared memory"):
         compile_for(largest, 89)
+
+
+def test_a_kernel_that_ends_in_a_trap_has_not_compiled() -> None:
+    signature = {"x_ptr": "*i32"}
+    whole = Specialization(jit_functions.whole_kernel, signature, {}, 4, 3)
+    assert compile_for(whole, 80).registers > 0
+    trapping = Specialization(trapping_kernel, signature, {}, 4, 3)
+    with pytest.raises(RuntimeError, match="trap"):
+        compile_for(trapping, 80)
 
 
 # Minutes, the first time: what was compiled before is kept.
