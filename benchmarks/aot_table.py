@@ -76,13 +76,13 @@ def _called(function: Any) -> Iterator[Any]:
 
 
 def compile_all(capabilities: Iterable[int]) -> Iterator[Row]:
-    """Compile on all cores; what a capability has no types for is left out."""
+    """Compile on all cores what is launched on GPUs of each capability."""
     jobs = [
         (module.__name__, index, capability)
         for capability in capabilities
         for module in modules()
         for index, each in enumerate(specializations_of(module))
-        if each.least_capability <= capability
+        if each.is_for(capability)
     ]
     # Forked, for to import torch takes longer than most compilations.
     context = multiprocessing.get_context("fork")

@@ -13,6 +13,8 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.errors import OutOfResources
 
+from .tensor_cores import TensorCores
+
 _WARP_SIZE = 32
 # What torch's allocator grants at least, so that loads of 16 bytes are allowed.
 _ALIGNMENT = 16
@@ -32,6 +34,7 @@ class Specialization:
             "fp32". Pointers are taken to be aligned to 16 bytes; a number that is always divisible
             by 16, as Triton would notice at the launch, is "i32:16".
         constexprs: values of the others.
+        tensor_cores: whose launch it is; None where all have the same.
     """
 
     kernel: Any
@@ -39,16 +42,17 @@ class Specialization:
     constexprs: Mapping[str, object]
     num_warps: int
     num_stages: int
+    tensor_cores: TensorCores | None = None
 
     @property
     def name(self) -> str:
         return str(self.kernel.fn.__name__)
 
-    @property
-    def least_capability(self) -> int:
-        """The compute capability from which on a GPU has all of its types."""
+    def is_for(self, capability: int) -> bool:
+        """Say whether GPUs of a compute capability have all of its types, and launch it so."""
         takes_fp8 = any("fp8e4nv" in kind for kind in self.signature.values())
-        return 89 if takes_fp8 else 80
+        has_types = capability >= (89 if takes_fp8 else 80)
+        return has_types and self.tensor_cores in (None, TensorCores.of(capability))
 
 
 def powers_of_2(first: int, last: int) -> Iterator[int]:

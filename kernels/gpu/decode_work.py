@@ -25,6 +25,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .aot import Specialization
+from .tensor_cores import TensorCores, tensor_cores
 
 # The least rows of a product.
 _MIN_ROWS = 16
@@ -53,24 +54,29 @@ class DecodeConfig:
     num_stages: int
 
 
-def decode_config(num_rows: int, head_dim: int, cache_dtype: torch.dtype) -> DecodeConfig:
-    """Return the constants for Hopper; reasoned, not yet measured.
+def decode_config(
+    num_rows: int, head_dim: int, cache_dtype: torch.dtype, cores: TensorCores
+) -> DecodeConfig:
+    """Return the constants; reasoned for Hopper, not yet measured.
 
     A tile of keys and one of values have 16 KiB each in 16 bits. Two of both are under way while
     one is computed with, in each of two programs: 128 KiB on each multiprocessor, of which the
     memory's 4.3 TB/s and about 1.2 microseconds of latency ask for 40. More rows than 32 take
-    so many registers that there is one program, with twice the warps.
+    so many registers that there is one program, with twice the warps. Where a warp multiplies
+    alone, memory is slower, and shared memory half as large: so are tiles.
     """
     padded_dim = triton.next_power_of_2(head_dim)
-    num_elements = 16384 // max(cache_dtype.itemsize, 2)
+    is_small = cores is TensorCores.WARP
+    num_elements = (8192 if is_small else 16384) // max(cache_dtype.itemsize, 2)
+    num_stages = 5 if cache_dtype.itemsize == 1 else 4
     is_large = num_rows > 32
     return DecodeConfig(
         rows=max(_MIN_ROWS, triton.next_power_of_2(num_rows)),
         padded_dim=padded_dim,
-        tile=min(num_elements // padded_dim, 128),
+        tile=max(min(num_elements // padded_dim, 128), 16),
         programs_per_sm=1 if is_large else 2,
         num_warps=8 if is_large else 4,
-        num_stages=5 if cache_dtype.itemsize == 1 else 4,
+        num_stages=num_stages - 1 if is_small else num_stages,
     )
 
 
@@ -111,7 +117,8 @@ class DecodeWork:
         """
         _, _, num_kv_heads, head_dim = k_cache.shape
         num_rows = query_len * num_heads // num_kv_heads
-        config = decode_config(num_rows, head_dim, k_cache.dtype)
+        cores = tensor_cores(k_cache.device)
+        config = decode_config(num_rows, head_dim, k_cache.dtype, cores)
         resident = config.programs_per_sm * _num_multiprocessors(k_cache.device)
         num_programs = max(resident // num_kv_heads, 1)
         partial = (num_programs, 2, query_len, num_heads)

@@ -8,6 +8,7 @@ ends at once. Programs that are neighbours share their tokens, and then the weig
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from typing import NamedTuple
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor
 from .activation_math import ACTIVATIONS, activated
 from .aot import Specialization
 from .expert_order import ExpertOrder
+from .tensor_cores import TensorCores
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +33,20 @@ class GroupedLaunch:
     num_stages: int
 
 
-def launch_config(num_pairs: int, num_experts: int, itemsize: int) -> GroupedLaunch:
+def launch_config(
+    num_pairs: int, num_experts: int, itemsize: int, cores: TensorCores
+) -> GroupedLaunch:
     """Chosen by reasoning, not yet measured.
 
     With few tokens for each expert reading the weights is what takes time: 16 to 64 columns waste
     little, and three or four steps of 32 kB are under way in each processor. With many a tile is as
-    large as its two sums fit the registers of eight warps, 128 of each thread.
+    large as its two sums fit the registers of eight warps, 128 of each thread; 64 where a warp
+    multiplies alone, from its registers.
     """
     tokens_of_each = triton.cdiv(num_pairs, num_experts)
     if tokens_of_each > 64:
-        return GroupedLaunch(128, 128, 128 // itemsize, 8, 3)
+        block_n = 64 if cores is TensorCores.WARP else 128
+        return GroupedLaunch(128, block_n, 128 // itemsize, 8, 3)
     block_m = max(16, triton.next_power_of_2(tokens_of_each))
     return GroupedLaunch(block_m, 64, 256 // itemsize, 4, 4 if block_m <= 32 else 3)
 
@@ -142,10 +148,10 @@ def aot_specializations() -> Iterator[Specialization]:
         common |= {"in_features": "i32:16", "out_features": "i32:16"}
         gated = common | {"x_ptr": f"*{kind}", "x_scales_ptr": "*fp32", "top_k": "i32"}
         down = common | {"hidden_ptr": f"*{kind}", "hidden_scales_ptr": "*fp32"}
-        for tokens_of_each in (16, 32, 64, 128):
-            launch = launch_config(tokens_of_each, 1, itemsize)
+        for cores, tokens_of_each in product(TensorCores, (16, 32, 64, 128)):
+            launch = launch_config(tokens_of_each, 1, itemsize, cores)
             constants = _constants(launch, has_scales=itemsize == 1)
-            resources = (launch.num_warps, launch.num_stages)
+            resources = (launch.num_warps, launch.num_stages, cores)
             yield Specialization(_down_kernel, down, constants, *resources)
             for activation in ACTIVATIONS:
                 with_activation = constants | {"ACTIVATION": activation}

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from .aot import Specialization
 from .attention_math import NO_SCORE, attend_tile, load_blocks
+from .tensor_cores import TensorCores, tensor_cores
 
 
 def prefill_attention(
@@ -65,7 +66,8 @@ def prefill_attention(
     _, block_size, num_kv_heads, _ = k_cache.shape
     _check(q, k_cache, v_cache, block_tables, seq_lens, query_start_loc)
     heads_per_kv_head = num_heads // num_kv_heads
-    config = _launch_config(head_dim, k_cache.dtype)
+    config = _launch_config(head_dim, k_cache.dtype, tensor_cores(q.device))
+    assert heads_per_kv_head <= config.rows, (num_heads, k_cache.shape)
     # Each request may leave a block of tokens unfilled.
     num_blocks = num_tokens // (config.rows // heads_per_kv_head) + len(seq_lens)
     out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
@@ -112,7 +114,6 @@ def _check(
     assert k_cache.is_contiguous() and v_cache.is_contiguous()
     assert k_cache.dtype in (q.dtype, torch.float8_e4m3fn) and v_cache.dtype == k_cache.dtype
     assert num_heads % k_cache.shape[2] == 0, (num_heads, k_cache.shape)
-    assert num_heads <= 128 * k_cache.shape[2], (num_heads, k_cache.shape)
     assert block_tables.dtype == seq_lens.dtype == query_start_loc.dtype == torch.int32
     assert len(block_tables) == len(seq_lens) == len(query_start_loc) - 1, block_tables.shape
     assert block_tables.stride(1) == 1, block_tables.stride()
@@ -129,29 +130,34 @@ class _LaunchConfig:
     num_stages: int
 
 
-def _launch_config(head_dim: int, cache_dtype: torch.dtype) -> _LaunchConfig:
-    """Return the constants for Hopper; reasoned, not yet measured.
+def _launch_config(head_dim: int, cache_dtype: torch.dtype, cores: TensorCores) -> _LaunchConfig:
+    """Return the constants; reasoned for Hopper, not yet measured.
 
     128 rows for each tile that is fetched keep the L2 cache's bandwidth at half of what it gives.
     The widest tile for which registers suffice takes the fewest instructions beside products;
-    numbers of 8 bits need registers to be converted in.
+    numbers of 8 bits need registers to be converted in. Where a warp multiplies alone, q is in its
+    registers as well: tiles are half as wide there, and rows half as many with 256 dimensions.
     """
     padded_dim = triton.next_power_of_2(head_dim)
-    tile = 128 if padded_dim <= 128 else 32
-    if cache_dtype.itemsize == 1 and padded_dim > 64:
-        tile //= 2
+    is_wide = cores is TensorCores.WARP_GROUP and cache_dtype.itemsize > 1
+    narrow = (4096 if cores is TensorCores.WARP else 8192) // padded_dim
+    tile = 128 if padded_dim <= (128 if is_wide else 64) else narrow
+    if cache_dtype.itemsize == 1 and padded_dim > 128:
+        tile = 16
     elif cache_dtype.itemsize == 4:
         tile = min(4096 // padded_dim, tile)
-    return _LaunchConfig(rows=128, padded_dim=padded_dim, tile=tile, num_warps=8, num_stages=3)
+    rows = 64 if cores is TensorCores.WARP and padded_dim > 128 else 128
+    return _LaunchConfig(rows=rows, padded_dim=padded_dim, tile=tile, num_warps=8, num_stages=3)
 
 
 def aot_specializations() -> Iterator[Specialization]:
-    grid = product((64, 128, 256), (torch.bfloat16, torch.float8_e4m3fn), (0, 4096))
-    for i, (head_dim, cache_dtype, window) in enumerate(grid):
+    cache_dtypes = (torch.bfloat16, torch.float8_e4m3fn)
+    grid = product(TensorCores, (64, 128, 256), cache_dtypes, (0, 4096))
+    for i, (cores, head_dim, cache_dtype, window) in enumerate(grid):
         # What changes nothing about the launch takes turns.
         dtype = ("*fp16", "*bf16")[i // 4 % 2]
         cache = "*fp8e4nv" if cache_dtype == torch.float8_e4m3fn else dtype
-        config = _launch_config(head_dim, cache_dtype)
+        config = _launch_config(head_dim, cache_dtype, cores)
         signature = {"q_ptr": dtype, "k_ptr": cache, "v_ptr": cache, "out_ptr": dtype}
         pointers = ("block_tables_ptr", "seq_lens_ptr", "query_start_loc_ptr")
         signature |= dict.fromkeys(pointers, "*i32")
@@ -168,7 +174,7 @@ def aot_specializations() -> Iterator[Specialization]:
             "ROWS": config.rows,
             "PADDED_DIM": config.padded_dim,
         }
-        launch = (config.num_warps, config.num_stages)
+        launch = (config.num_warps, config.num_stages, cores)
         yield Specialization(_prefill_attention_kernel, signature, constexprs, *launch)
 
 

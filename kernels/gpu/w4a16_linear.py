@@ -8,8 +8,8 @@ Sources: Marlin (Frantar et al., 2024); Machete (https://github.com/vllm-project
 of the factors.
 """
 
-import functools
 from collections.abc import Iterator
+from itertools import product
 
 import torch
 import triton
@@ -20,6 +20,7 @@ from octavo.kernels.int4_weight import BLOCK_SIZE, Int4Weight
 
 from .aot import Specialization
 from .interpreter import interpreting
+from .tensor_cores import TensorCores, tensor_cores
 from .tiles import (
     TileLaunch,
     grouped_tile,
@@ -45,7 +46,7 @@ def w4a16_linear(
     out = torch.empty(num_tokens, weight.out_features, dtype=x.dtype, device=x.device)
     if num_tokens == 0:
         return out
-    launch = launch_config(num_tokens, weight.group_size, _has_tensor_memory(x.device))
+    launch = launch_config(num_tokens, weight.group_size, tensor_cores(x.device))
     num_tiles, num_splits = launch.grid(num_tokens, weight.out_features, in_features)
     tile_size = launch.block_m * launch.block_n
     sums, arrivals = split_buffers(num_tiles, num_splits, tile_size, arrivals, x.device)
@@ -70,23 +71,19 @@ def w4a16_linear(
     return out
 
 
-def launch_config(num_tokens: int, group_size: int, has_tensor_memory: bool) -> TileLaunch:
+def launch_config(num_tokens: int, group_size: int, cores: TensorCores) -> TileLaunch:
     """Up to 64 tokens the weight is read once, and memory is what limits; not yet measured.
 
     A warp group takes 128 outputs of few tokens, so that what a step costs beside the unpacking is
-    shared by more numbers; of 64 tokens registers allow 64. Groups of 32 want more of them, and on
-    Blackwell Triton 3.7.1 keeps the sums of each plane in tensor memory, too small for 128 tokens.
+    shared by more numbers; of 64 tokens registers allow 64. Groups of 32 want more of them, and so
+    do products of single warps; on Blackwell Triton 3.7.1 keeps the sums of each plane in tensor
+    memory, too small for 128 tokens.
     """
     if num_tokens <= 32:
         return TileLaunch(max(16, triton.next_power_of_2(num_tokens)), 128, BLOCK_SIZE, 4, 4)
-    if num_tokens <= 64 or group_size < 64 or has_tensor_memory:
+    if num_tokens <= 64 or group_size < 64 or cores is not TensorCores.WARP_GROUP:
         return TileLaunch(64, 128, BLOCK_SIZE, 8, 4)
     return TileLaunch(128, 128, BLOCK_SIZE, 8, 3)
-
-
-@functools.cache
-def _has_tensor_memory(device: torch.device) -> bool:
-    return device.type == "cuda" and torch.cuda.get_device_capability(device)[0] == 10
 
 
 def aot_specializations() -> Iterator[Specialization]:
@@ -101,8 +98,8 @@ def aot_specializations() -> Iterator[Specialization]:
             "in_features": "i32:16",
             "group_size": "i32:16",
         }
-        for group_size in (32, 64, 128):
-            for launch in {launch_config(num, group_size, False) for num in (16, 32, 64, 65)}:
+        for cores, group_size in product(TensorCores, (32, 64, 128)):
+            for launch in {launch_config(num, group_size, cores) for num in (16, 32, 64, 65)}:
                 constexprs = {
                     "GROUPS_PER_BLOCK": BLOCK_SIZE // group_size,
                     "BLOCK_M": launch.block_m,
@@ -114,6 +111,7 @@ def aot_specializations() -> Iterator[Specialization]:
                     constexprs,
                     launch.num_warps,
                     launch.num_stages,
+                    cores,
                 )
 
 

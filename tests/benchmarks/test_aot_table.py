@@ -19,6 +19,7 @@ from benchmarks.aot_table import (  # noqa: E402
 )
 from octavo.kernels.gpu import scaled_linear  # noqa: E402
 from octavo.kernels.gpu.aot import Specialization, compile_for  # noqa: E402
+from octavo.kernels.gpu.tensor_cores import TensorCores  # noqa: E402
 from tests.benchmarks import jit_functions  # noqa: E402
 from tests.benchmarks.trapping import trapping_kernel  # noqa: E402
 
@@ -75,9 +76,24 @@ def test_a_configuration_names_types_constants_and_launch() -> None:
     signature = {"x_ptr": "*bf16", "out_ptr": "*bf16", "scale_ptr": "*fp32", "size": "i32:16"}
     made = Specialization(kernel, signature, {"BLOCK": 64, "weight_ptr": None}, 8, 2)
     assert configuration(made) == "bf16,fp32 BLOCK=64 warps=8 stages=2"
-    assert made.least_capability == 80
+
+
+def test_a_kernel_is_compiled_for_gpus_that_have_its_types_and_launch_it() -> None:
+    kernel = SimpleNamespace(fn=SimpleNamespace(__name__="_kernel"))
+    assert Specialization(kernel, {"x_ptr": "*bf16"}, {}, 8, 2).is_for(80)
     fp8 = Specialization(kernel, {"x_ptr": "*fp8e4nv"}, {}, 8, 2)
-    assert fp8.least_capability == 89
+    assert list(filter(fp8.is_for, (80, 86, 89, 90, 120))) == [89, 90, 120]
+    launches = {
+        cores: Specialization(kernel, {"x_ptr": "*bf16"}, {}, 8, 2, cores) for cores in TensorCores
+    }
+    for capability, cores in (
+        (80, TensorCores.WARP),
+        (90, TensorCores.WARP_GROUP),
+        (100, TensorCores.TENSOR_MEMORY),
+        (120, TensorCores.WARP),
+    ):
+        found = [each for each, launch in launches.items() if launch.is_for(capability)]
+        assert found == [cores], capability
 
 
 @pytest.mark.slow

@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from octavo.kernels.gpu import decode_work
 from octavo.kernels.gpu.decode_attention import decode_attention
 from octavo.kernels.gpu.decode_work import DecodeWork, plan_decode_work
+from octavo.kernels.gpu.tensor_cores import TensorCores
 from tests.kernels.gpu.paged_batch import PagedBatch
 
 FP8 = torch.float8_e4m3fn
@@ -53,6 +55,15 @@ def test_awkward_lengths_in_one_batch(
     device: str, dtype: torch.dtype, heads: tuple[int, int]
 ) -> None:
     batch = PagedBatch.random(decoding(*LENGTHS), device, heads=heads, dtype=dtype)
+    batch.check(run(batch, work_for(batch)))
+
+
+@pytest.mark.parametrize("cores", TensorCores)
+def test_launches_of_all_gpus(
+    device: str, monkeypatch: pytest.MonkeyPatch, cores: TensorCores
+) -> None:
+    monkeypatch.setattr(decode_work, "tensor_cores", lambda _: cores)
+    batch = PagedBatch.random(decoding(1, 65, 300), device, head_dim=128, dtype=torch.float16)
     batch.check(run(batch, work_for(batch)))
 
 

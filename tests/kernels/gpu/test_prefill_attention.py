@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from octavo.kernels.gpu import prefill_attention as module
 from octavo.kernels.gpu.prefill_attention import prefill_attention
+from octavo.kernels.gpu.tensor_cores import TensorCores
 from tests.kernels.gpu.paged_batch import NOWHERE, PagedBatch
 
 FP8 = torch.float8_e4m3fn
@@ -54,6 +56,16 @@ def test_awkward_lengths_in_one_batch(
 def test_head_dims(device: str, head_dim: int) -> None:
     requests = [(150, 20), (33, 33)]
     batch = PagedBatch.random(requests, device, head_dim=head_dim, dtype=torch.bfloat16)
+    batch.check(run(batch))
+
+
+@pytest.mark.parametrize("head_dim", [128, 256])
+@pytest.mark.parametrize("cores", TensorCores)
+def test_launches_of_all_gpus(
+    device: str, monkeypatch: pytest.MonkeyPatch, cores: TensorCores, head_dim: int
+) -> None:
+    monkeypatch.setattr(module, "tensor_cores", lambda _: cores)
+    batch = PagedBatch.random([(150, 20), (70, 70)], device, head_dim=head_dim, dtype=torch.float16)
     batch.check(run(batch))
 
 
