@@ -22,6 +22,10 @@ BLOCK_SIZE = 16
 MAX_NUM_SEQS = 128
 MAX_NUM_BATCHED_TOKENS = 512
 
+# What libraries take when they are first used, and what the allocator keeps, nobody plans: 23 to 38
+# MB have been seen.
+LATE_BYTES = 50_000_000
+
 
 async def planned(*arguments: str | Path) -> dict[str, int]:
     process = await asyncio.create_subprocess_exec(
@@ -83,4 +87,4 @@ async def test_a_worker_with_a_full_cache_holds_what_was_planned(
         if worker.returncode is None:
             worker.kill()
         await worker.wait()
-    assert resident == pytest.approx(expected["total_bytes"], rel=0.05)
+    assert 0 < resident - expected["total_bytes"] < LATE_BYTES
