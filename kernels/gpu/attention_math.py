@@ -10,12 +10,24 @@ Sources: Milakov and Gimelshein, Online normalizer calculation for softmax (2018
 FlashAttention-2 (Dao, 2023); the soft cap is Gemma 2's.
 """
 
+import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
 _LOG2_E = tl.constexpr(1.4426950408889634)
 # Below every score, and a number: differences of it are never NaN.
 NO_SCORE = tl.constexpr(-1e30)
+
+
+def check_cache(q: Tensor, k_cache: Tensor, v_cache: Tensor) -> None:
+    """Raise AssertionError unless queries and cache fit together and lie as they are read."""
+    _, num_heads, head_dim = q.shape
+    assert q.stride()[1:] == (head_dim, 1), q.stride()
+    assert k_cache.shape == v_cache.shape and k_cache.shape[3] == head_dim, k_cache.shape
+    assert k_cache.is_contiguous() and v_cache.is_contiguous()
+    assert k_cache.dtype in (q.dtype, torch.float8_e4m3fn) and v_cache.dtype == k_cache.dtype
+    assert num_heads % k_cache.shape[2] == 0, (num_heads, k_cache.shape)
 
 
 @triton.jit

@@ -19,7 +19,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .aot import Specialization
-from .attention_math import NO_SCORE, attend_tile, load_blocks
+from .attention_math import NO_SCORE, attend_tile, check_cache, load_blocks
 from .decode_work import DecodeWork, decode_config, first_read_key, part_of, share_start
 from .merge_parts import merge_parts
 from .tensor_cores import TensorCores
@@ -104,13 +104,9 @@ def _check(
     work: DecodeWork,
 ) -> None:
     num_tokens, num_heads, head_dim = q.shape
-    assert q.stride()[1:] == (head_dim, 1), q.stride()
+    check_cache(q, k_cache, v_cache)
     assert num_tokens == len(seq_lens) * work.query_len, (num_tokens, seq_lens.shape)
     assert work.partial_out.shape[2:] == (work.query_len, num_heads, head_dim), q.shape
-    assert k_cache.shape == v_cache.shape and k_cache.shape[3] == head_dim, k_cache.shape
-    assert k_cache.is_contiguous() and v_cache.is_contiguous()
-    assert k_cache.dtype in (q.dtype, torch.float8_e4m3fn) and v_cache.dtype == k_cache.dtype
-    assert num_heads % k_cache.shape[2] == 0, (num_heads, k_cache.shape)
     assert block_tables.dtype == seq_lens.dtype == torch.int32
     assert len(block_tables) == len(seq_lens), block_tables.shape
     assert block_tables.stride(1) == 1, block_tables.stride()

@@ -21,7 +21,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .aot import Specialization
-from .attention_math import NO_SCORE, attend_tile, load_blocks
+from .attention_math import NO_SCORE, attend_tile, check_cache, load_blocks
 from .tensor_cores import TensorCores, tensor_cores
 
 
@@ -108,12 +108,7 @@ def _check(
     seq_lens: Tensor,
     query_start_loc: Tensor,
 ) -> None:
-    _, num_heads, head_dim = q.shape
-    assert q.stride()[1:] == (head_dim, 1), q.stride()
-    assert k_cache.shape == v_cache.shape and k_cache.shape[3] == head_dim, k_cache.shape
-    assert k_cache.is_contiguous() and v_cache.is_contiguous()
-    assert k_cache.dtype in (q.dtype, torch.float8_e4m3fn) and v_cache.dtype == k_cache.dtype
-    assert num_heads % k_cache.shape[2] == 0, (num_heads, k_cache.shape)
+    check_cache(q, k_cache, v_cache)
     assert block_tables.dtype == seq_lens.dtype == query_start_loc.dtype == torch.int32
     assert len(block_tables) == len(seq_lens) == len(query_start_loc) - 1, block_tables.shape
     assert block_tables.stride(1) == 1, block_tables.stride()
