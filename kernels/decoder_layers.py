@@ -2,9 +2,8 @@
 
     residual += attention(norm(residual));  residual += mlp(norm(residual))
 
-On a CPU all layers are one call, for what Python takes between two operations is as long as a small
-one takes. A GPU gets them operation by operation, ahead of the time it computes them in, and that
-is also how the reference says it.
+All layers are one call, for what Python takes between two operations is as long as a small one
+takes. The reference says it operation by operation. On a GPU it is device_layers.py that runs them.
 
 Source: the layer is LLaMA's (Touvron et al., 2023).
 """
@@ -18,8 +17,6 @@ import torch
 from torch import Tensor
 
 from .cpu import library
-from .device_attention import device_attention_for
-from .kv_blocks import KvBlocks
 from .kv_pages import KvPages
 from .linear import PackedWeight, add_linear, linear
 from .paged_attention import check_heads, paged_attention
@@ -47,9 +44,10 @@ class DecoderLayers:
     def __init__(
         self,
         layers: Sequence[LayerWeights],
-        kv_cache: Sequence[KvPages | KvBlocks],
+        kv_cache: Sequence[KvPages],
         cos_sin: Tensor,
         *,
+        norm: Tensor,
         num_heads: int,
         eps: float,
     ) -> None:
@@ -57,22 +55,38 @@ class DecoderLayers:
 
         Args:
             cos_sin: float32 [max_positions, head_dim], as rope_and_store_kv takes it.
+            norm: [hidden_size], of the norm behind the last layer.
             num_heads: of queries.
             eps: of the norms.
         """
         self.layers = layers
         self.kv_cache = kv_cache
         self.cos_sin = cos_sin
+        self.norm = norm
         self.num_heads = num_heads
         self.eps = eps
         self.scale = kv_cache[0].head_dim ** -0.5
-        self.device_attention = device_attention_for(kv_cache[0], num_heads, self.scale)
         self._native = _Native.of(self)
 
     @property
     def is_native(self) -> bool:
         """Whether all of it runs in C++, on the kernels' threads, see threads.py."""
         return self._native is not None
+
+    def hidden_states(self, residual: Tensor, tokens: PagedTokens, wanted: Tensor | None) -> Tensor:
+        """Run all layers, and the norm behind them for those tokens whose logits are wanted.
+
+        Args:
+            residual: as `run` takes it.
+            wanted: int64 or int32 [num_wanted], tokens of the step; None: all.
+        Returns:
+            [num_wanted, hidden_size], what the head takes.
+        """
+        self.run(residual, tokens)
+        # Only tokens after which one is sampled need logits: one of a thousand in a long prompt.
+        if wanted is not None:
+            residual = residual.index_select(0, wanted)
+        return rms_norm(residual, self.norm, self.eps)
 
     def run(self, residual: Tensor, tokens: PagedTokens) -> None:
         """Take the step's tokens through all layers, writing their keys and values to the cache.
@@ -89,8 +103,6 @@ class DecoderLayers:
 
 def layers_by_operation(decoder: DecoderLayers, residual: Tensor, tokens: PagedTokens) -> None:
     """The same, with an operation a call."""
-    if decoder.device_attention is not None:
-        decoder.device_attention.begin(tokens)
     for layer, pages in zip(decoder.layers, decoder.kv_cache, strict=True):
         hidden = rms_norm(residual, layer.input_layernorm, decoder.eps)
         attended = _attention(decoder, layer, pages, hidden, tokens)
@@ -102,7 +114,7 @@ def layers_by_operation(decoder: DecoderLayers, residual: Tensor, tokens: PagedT
 def _attention(
     decoder: DecoderLayers,
     layer: LayerWeights,
-    pages: KvPages | KvBlocks,
+    pages: KvPages,
     hidden: Tensor,
     tokens: PagedTokens,
 ) -> Tensor:
@@ -110,24 +122,18 @@ def _attention(
     num_kv_heads = pages.num_kv_heads
     q, k, v = qkv.split_with_sizes((decoder.num_heads, num_kv_heads, num_kv_heads), dim=1)
     rope_and_store_kv(q, k, v, decoder.cos_sin, tokens.positions, pages, tokens.slot_mapping)
-    if decoder.device_attention is not None and isinstance(pages, KvBlocks):
-        attended = decoder.device_attention.attend(q, pages)
-    else:
-        rows = (tokens.block_tables, tokens.seq_lens, tokens.query_start_loc)
-        attended = paged_attention(q, pages, *rows, decoder.scale)
-    return attended.view(len(hidden), -1)
+    rows = (tokens.block_tables, tokens.seq_lens, tokens.query_start_loc)
+    return paged_attention(q, pages, *rows, decoder.scale).view(len(hidden), -1)
 
 
 class _Native:
     """What the C++ side keeps of a decoder: descriptors of all it needs, made once."""
 
-    def __init__(
-        self, decoder: DecoderLayers, kv_cache: Sequence[KvPages], cpu: ctypes.CDLL
-    ) -> None:
+    def __init__(self, decoder: DecoderLayers, cpu: ctypes.CDLL) -> None:
         self._run = cpu.decoder_layers
         # The descriptors point into what the decoder holds.
         self._decoder = decoder
-        first, pages = decoder.layers[0], kv_cache[0]
+        first, pages = decoder.layers[0], decoder.kv_cache[0]
         check_heads(decoder.num_heads, pages)
         self._hidden_size = first.o_proj.out_features
         self._attended = first.o_proj.in_features
@@ -146,21 +152,21 @@ class _Native:
             dtype=library.DTYPES[pages.dtype],
         )
         self._layers = (_Layer * len(decoder.layers))(*map(_layer, decoder.layers))
-        self._pages = (c_void_p * len(kv_cache))(*(each.tensor.data_ptr() for each in kv_cache))
+        places = [each.tensor.data_ptr() for each in decoder.kv_cache]
+        self._pages = (c_void_p * len(places))(*places)
         self._dtype = pages.dtype
         self._workspaces = (Workspace(), Workspace(), Workspace())
 
     @staticmethod
     def of(decoder: DecoderLayers) -> "_Native | None":
         """None where not all of it runs in C++."""
-        pages = [each for each in decoder.kv_cache if isinstance(each, KvPages)]
-        cpu = library.load_for(pages[0].dtype) if pages else None
+        cpu = library.load_for(decoder.kv_cache[0].dtype)
         is_native = all(
             packed.layout.is_native
             for layer in decoder.layers
             for packed in (layer.qkv_proj, layer.o_proj, layer.gate_up_proj, layer.down_proj)
         )
-        return _Native(decoder, pages, cpu) if cpu and is_native else None
+        return _Native(decoder, cpu) if cpu and is_native else None
 
     def run(self, residual: Tensor, tokens: PagedTokens) -> None:
         num_tokens = len(residual)

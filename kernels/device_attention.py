@@ -4,20 +4,56 @@ Requests with one new token read their whole cache for it, and it is memory that
 with many compute. There is a kernel for each kind, and a step may have both: the first kind first.
 """
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
 from .gpu.interpreter import interpreting
 from .kv_blocks import KvBlocks
-from .kv_pages import KvPages
+from .paged_attention import paged_attention
 from .paged_tokens import PagedTokens
 
 # Of a step; room for one number each.
 _MAX_NUM_REQUESTS = 1 << 16
 
 
-class DeviceAttention:
+class StepAttention(Protocol):
     """Attends for the layers of one model, one after the other, and one step after the other."""
+
+    def begin(self, tokens: PagedTokens) -> None:
+        """Plan a step, before its first layer."""
+        ...
+
+    def attend(self, q: Tensor, blocks: KvBlocks) -> Tensor:
+        """Attend in one layer; as paged_attention, for the tokens of the step that was begun."""
+        ...
+
+
+def step_attention(blocks: KvBlocks, num_heads: int, scale: float) -> StepAttention:
+    """Return the attention of layers with such blocks: of kernels wherever they run."""
+    if blocks.k_cache.is_cuda or interpreting():
+        return DeviceAttention(blocks, num_heads, scale)
+    return PlainAttention(scale)
+
+
+class PlainAttention:
+    """The same where no kernels run."""
+
+    def __init__(self, scale: float) -> None:
+        self._scale = scale
+
+    def begin(self, tokens: PagedTokens) -> None:
+        self._tokens = tokens
+
+    def attend(self, q: Tensor, blocks: KvBlocks) -> Tensor:
+        tokens = self._tokens
+        rows = (tokens.block_tables, tokens.seq_lens, tokens.query_start_loc)
+        return paged_attention(q, blocks, *rows, self._scale)
+
+
+class DeviceAttention:
+    """The same on a GPU."""
 
     def __init__(self, blocks: KvBlocks, num_heads: int, scale: float) -> None:
         """Make room for what is shared; `blocks` are those of any layer."""
@@ -30,7 +66,6 @@ class DeviceAttention:
         self._scale = scale
 
     def begin(self, tokens: PagedTokens) -> None:
-        """Plan a step, before its first layer."""
         self._tokens = tokens
         if tokens.num_decodes:
             self._plan(self._work, tokens.seq_lens[: tokens.num_decodes])
@@ -41,7 +76,6 @@ class DeviceAttention:
             )
 
     def attend(self, q: Tensor, blocks: KvBlocks) -> Tensor:
-        """Attend in one layer; as paged_attention, for the tokens of the step that was begun."""
         num_decodes = self._tokens.num_decodes
         if num_decodes == len(q):
             return self._attend_decodes(q, blocks)
@@ -76,12 +110,3 @@ class DeviceAttention:
             k_scale=blocks.k_scale,
             v_scale=blocks.v_scale,
         )
-
-
-def device_attention_for(
-    cache: KvPages | KvBlocks, num_heads: int, scale: float
-) -> DeviceAttention | None:
-    """Return the attention of layers with such a cache; None where `paged_attention` is all."""
-    if isinstance(cache, KvBlocks) and (cache.k_cache.is_cuda or interpreting()):
-        return DeviceAttention(cache, num_heads, scale)
-    return None

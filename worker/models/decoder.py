@@ -12,12 +12,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from octavo.kernels.decoder_layers import DecoderLayers, LayerWeights
+from octavo.kernels.device_layers import DeviceLayers
 from octavo.kernels.kv_blocks import KvBlocks
 from octavo.kernels.kv_pages import KvPages
 from octavo.kernels.linear import PackedWeight, linear
 from octavo.kernels.linear_argmax import linear_argmax
 from octavo.kernels.paged_tokens import PagedTokens
-from octavo.kernels.rms_norm import rms_norm
 from octavo.kernels.workspace import Workspace
 
 from .config import ModelConfig
@@ -64,13 +64,7 @@ class Decoder:
         self.config = config
         self.dtype = weights.embed_tokens.dtype
         self._weights = weights
-        self._layers = DecoderLayers(
-            weights.layers,
-            kv_cache,
-            cos_sin_table(config, max_model_len).to(weights.embed_tokens.device),
-            num_heads=config.num_heads,
-            eps=config.rms_norm_eps,
-        )
+        self._layers = _layers(config, weights, kv_cache, max_model_len)
 
     @property
     def is_native(self) -> bool:
@@ -87,13 +81,8 @@ class Decoder:
         Returns:
             What the head takes: [num_logits, hidden_size].
         """
-        weights = self._weights
-        residual = functional.embedding(step.input_ids, weights.embed_tokens)
-        self._layers.run(residual, step.tokens)
-        # Only tokens after which one is sampled need logits: one of a thousand in a long prompt.
-        if step.logits_indices is not None:
-            residual = residual[step.logits_indices]
-        return rms_norm(residual, weights.norm, self.config.rms_norm_eps)
+        residual = functional.embedding(step.input_ids, self._weights.embed_tokens)
+        return self._layers.hidden_states(residual, step.tokens, step.logits_indices)
 
     def logits(self, hidden: Tensor, workspace: Workspace | None = None) -> Tensor:
         """Apply the head to rows of `hidden_states`; float32 [len(hidden), vocab_size]."""
@@ -102,3 +91,20 @@ class Decoder:
     def best_tokens(self, hidden: Tensor) -> Tensor:
         """Return the token of the largest logit of each row: int64, -1 where there is none."""
         return linear_argmax(hidden, self._weights.lm_head)
+
+
+def _layers(
+    config: ModelConfig,
+    weights: DecoderWeights,
+    kv_cache: Sequence[KvPages | KvBlocks],
+    max_model_len: int,
+) -> DecoderLayers | DeviceLayers:
+    """Return the layers for the processor that the cache is laid out for."""
+    cos_sin = cos_sin_table(config, max_model_len).to(weights.embed_tokens.device)
+    layers, norm = weights.layers, weights.norm
+    num_heads, eps = config.num_heads, config.rms_norm_eps
+    pages = [each for each in kv_cache if isinstance(each, KvPages)]
+    if pages:
+        return DecoderLayers(layers, pages, cos_sin, norm=norm, num_heads=num_heads, eps=eps)
+    blocks = [each for each in kv_cache if isinstance(each, KvBlocks)]
+    return DeviceLayers(layers, blocks, cos_sin, norm=norm, num_heads=num_heads, eps=eps)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from octavo.kernels.device_attention import DeviceAttention, device_attention_for
+from octavo.kernels.device_attention import DeviceAttention, step_attention
 from octavo.kernels.kv_blocks import KvBlocks
 from octavo.kernels.paged_attention import paged_attention_reference
 from octavo.kernels.paged_tokens import PagedTokens
@@ -42,7 +42,7 @@ def test_all_rows_attend_as_in_the_reference(
         num_decodes=num_decodes,
     )
     blocks = KvBlocks(keys, values)
-    attention = device_attention_for(blocks, HEADS, SCALE)
+    attention = step_attention(blocks, HEADS, SCALE)
     assert isinstance(attention, DeviceAttention)
     q = torch.randn(int(num_new.sum()), HEADS, HEAD_DIM).half().to(device)
     attention.begin(tokens)
