@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from .cpu import library
 from .kv_pages import KvPages
@@ -47,6 +48,7 @@ class DecoderLayers:
         kv_cache: Sequence[KvPages],
         cos_sin: Tensor,
         *,
+        embed_tokens: Tensor,
         norm: Tensor,
         num_heads: int,
         eps: float,
@@ -55,6 +57,7 @@ class DecoderLayers:
 
         Args:
             cos_sin: float32 [max_positions, head_dim], as rope_and_store_kv takes it.
+            embed_tokens: [vocab_size, hidden_size]; its dtype is that of all activations.
             norm: [hidden_size], of the norm behind the last layer.
             num_heads: of queries.
             eps: of the norms.
@@ -62,6 +65,7 @@ class DecoderLayers:
         self.layers = layers
         self.kv_cache = kv_cache
         self.cos_sin = cos_sin
+        self.embed_tokens = embed_tokens
         self.norm = norm
         self.num_heads = num_heads
         self.eps = eps
@@ -73,15 +77,19 @@ class DecoderLayers:
         """Whether all of it runs in C++, on the kernels' threads, see threads.py."""
         return self._native is not None
 
-    def hidden_states(self, residual: Tensor, tokens: PagedTokens, wanted: Tensor | None) -> Tensor:
-        """Run all layers, and the norm behind them for those tokens whose logits are wanted.
+    def hidden_states(
+        self, input_ids: Tensor, tokens: PagedTokens, wanted: Tensor | None
+    ) -> Tensor:
+        """Run the tokens through all layers, and those whose logits are wanted through the norm.
 
         Args:
-            residual: as `run` takes it.
+            input_ids: int32 [num_tokens].
+            tokens: where they are.
             wanted: int64 or int32 [num_wanted], tokens of the step; None: all.
         Returns:
             [num_wanted, hidden_size], what the head takes.
         """
+        residual = functional.embedding(input_ids, self.embed_tokens)
         self.run(residual, tokens)
         # Only tokens after which one is sampled need logits: one of a thousand in a long prompt.
         if wanted is not None:

@@ -6,7 +6,6 @@ with many compute. There is a kernel for each kind, and a step may have both: th
 
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from .gpu.interpreter import interpreting
@@ -25,8 +24,12 @@ class StepAttention(Protocol):
         """Plan a step, before its first layer."""
         ...
 
-    def attend(self, q: Tensor, blocks: KvBlocks) -> Tensor:
-        """Attend in one layer; as paged_attention, for the tokens of the step that was begun."""
+    def attend(self, q: Tensor, blocks: KvBlocks, out: Tensor) -> None:
+        """Attend in one layer; as paged_attention, for the tokens of the step that was begun.
+
+        Args:
+            out: like q, contiguous; overwritten.
+        """
         ...
 
 
@@ -46,10 +49,10 @@ class PlainAttention:
     def begin(self, tokens: PagedTokens) -> None:
         self._tokens = tokens
 
-    def attend(self, q: Tensor, blocks: KvBlocks) -> Tensor:
+    def attend(self, q: Tensor, blocks: KvBlocks, out: Tensor) -> None:
         tokens = self._tokens
         rows = (tokens.block_tables, tokens.seq_lens, tokens.query_start_loc)
-        return paged_attention(q, blocks, *rows, self._scale)
+        out.copy_(paged_attention(q, blocks, *rows, self._scale))
 
 
 class DeviceAttention:
@@ -75,17 +78,15 @@ class DeviceAttention:
                 tokens.query_start_loc[tokens.num_decodes :] - tokens.num_decodes
             )
 
-    def attend(self, q: Tensor, blocks: KvBlocks) -> Tensor:
+    def attend(self, q: Tensor, blocks: KvBlocks, out: Tensor) -> None:
         num_decodes = self._tokens.num_decodes
-        if num_decodes == len(q):
-            return self._attend_decodes(q, blocks)
-        if not num_decodes:
-            return self._attend_others(q, blocks)
-        decoded = self._attend_decodes(q[:num_decodes], blocks)
-        return torch.cat((decoded, self._attend_others(q[num_decodes:], blocks)))
+        if num_decodes:
+            self._attend_decodes(q[:num_decodes], blocks, out[:num_decodes])
+        if num_decodes < len(q):
+            self._attend_others(q[num_decodes:], blocks, out[num_decodes:])
 
-    def _attend_decodes(self, q: Tensor, blocks: KvBlocks) -> Tensor:
-        return self._decode.decode_attention(
+    def _attend_decodes(self, q: Tensor, blocks: KvBlocks, out: Tensor) -> None:
+        self._decode.decode_attention(
             q,
             blocks.k_cache,
             blocks.v_cache,
@@ -95,11 +96,12 @@ class DeviceAttention:
             self._work,
             k_scale=blocks.k_scale,
             v_scale=blocks.v_scale,
+            out=out,
         )
 
-    def _attend_others(self, q: Tensor, blocks: KvBlocks) -> Tensor:
+    def _attend_others(self, q: Tensor, blocks: KvBlocks, out: Tensor) -> None:
         first = self._tokens.num_decodes
-        return self._prefill.prefill_attention(
+        self._prefill.prefill_attention(
             q,
             blocks.k_cache,
             blocks.v_cache,
@@ -109,4 +111,5 @@ class DeviceAttention:
             self._scale,
             k_scale=blocks.k_scale,
             v_scale=blocks.v_scale,
+            out=out,
         )

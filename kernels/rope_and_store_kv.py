@@ -22,8 +22,9 @@ def rope_and_store_kv(
     positions: Tensor,
     pages: KvPages | KvBlocks,
     slot_mapping: Tensor,
+    rotated: Tensor | None = None,
 ) -> None:
-    """Rotate `q` in place, and write rotated `k` and `v` to their slots of the cache.
+    """Rotate `q`, and write rotated `k` and `v` to their slots of the cache.
 
     Args:
         q: [num_tokens, num_heads, head_dim]; k, v: [num_tokens, num_kv_heads, head_dim]. They may
@@ -34,6 +35,7 @@ def rope_and_store_kv(
         pages: the layer's cache, dtype of q; KvBlocks may also be of float8_e4m3fn.
         slot_mapping: int64 [num_tokens], block_id * block_size + offset; no slot occurs twice. In
             KvBlocks nothing is written of a token whose slot is -1.
+        rotated: like q, where the rotated queries go; None: into `q` itself. With KvBlocks only.
     """
     args = (q, k, v, cos_sin, positions)
     if isinstance(pages, KvBlocks) and (q.is_cuda or interpreting()):
@@ -42,11 +44,17 @@ def rope_and_store_kv(
 
         caches = (pages.k_cache, pages.v_cache)
         return gpu.rope_and_store_kv(
-            *args, *caches, slot_mapping, k_scale=pages.k_scale, v_scale=pages.v_scale
+            *args,
+            *caches,
+            slot_mapping,
+            rotated=rotated,
+            k_scale=pages.k_scale,
+            v_scale=pages.v_scale,
         )
     cpu = library.load_for(q.dtype)
     if cpu is None or isinstance(pages, KvBlocks):
-        return rope_and_store_kv_reference(*args, pages, slot_mapping)
+        return rope_and_store_kv_reference(*args, pages, slot_mapping, rotated)
+    assert rotated is None
     _check(q, k, v, cos_sin, positions, pages, slot_mapping)
     num_tokens, num_heads, head_dim = q.shape
     cpu.rope_and_store_kv(
@@ -77,15 +85,16 @@ def rope_and_store_kv_reference(
     positions: Tensor,
     pages: KvPages | KvBlocks,
     slot_mapping: Tensor,
+    rotated: Tensor | None = None,
 ) -> None:
     cos, sin = cos_sin[positions].unsqueeze(1).chunk(2, dim=-1)
 
-    def rotated(heads: Tensor) -> Tensor:
+    def turned(heads: Tensor) -> Tensor:
         a, b = heads.float().chunk(2, dim=-1)
         return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1).to(heads.dtype)
 
-    q.copy_(rotated(q))
-    pages.write(slot_mapping, rotated(k), v)
+    (q if rotated is None else rotated).copy_(turned(q))
+    pages.write(slot_mapping, turned(k), v)
 
 
 def _check(

@@ -37,8 +37,9 @@ def decode_attention(
     soft_cap: float = 0.0,
     k_scale: float = 1.0,
     v_scale: float = 1.0,
+    out: Tensor | None = None,
 ) -> Tensor:
-    """Attend over the paged KV cache; nothing is allocated but the output.
+    """Attend over the paged KV cache; nothing is allocated but an output that is not given.
 
     Args:
         q: queries, [num_requests * work.query_len, num_heads, head_dim]: the last tokens of each
@@ -53,13 +54,15 @@ def decode_attention(
         work: planned for these seq_lens.
         soft_cap: scores go no further than this, by tanh; 0 for no cap.
         k_scale, v_scale: what the cache's numbers are to be multiplied by.
+        out: like q, contiguous: where the result goes; None: to memory of its own.
     Returns:
         Tensor like q, contiguous; zeros for rows of padding.
     """
     _, num_heads, head_dim = q.shape
     _, block_size, num_kv_heads, _ = k_cache.shape
     _check(q, k_cache, v_cache, block_tables, seq_lens, work)
-    out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+    out = torch.empty(q.shape, dtype=q.dtype, device=q.device) if out is None else out
+    assert out.is_contiguous() and out.shape == q.shape and out.dtype == q.dtype, out.shape
     config = work.config
     _decode_attention_kernel[(work.num_programs * num_kv_heads,)](
         q_ptr=q,

@@ -38,6 +38,7 @@ def prefill_attention(
     soft_cap: float = 0.0,
     k_scale: float = 1.0,
     v_scale: float = 1.0,
+    out: Tensor | None = None,
 ) -> Tensor:
     """Attend over the paged KV cache.
 
@@ -59,6 +60,7 @@ def prefill_attention(
         window: how many keys a token sees, itself included; 0 for all.
         soft_cap: scores go no further than this, by tanh; 0 for no cap.
         k_scale, v_scale: what the cache's numbers are to be multiplied by.
+        out: like q, contiguous: where the result goes; None: to memory of its own.
     Returns:
         Tensor like q, contiguous; tokens of no request are not written.
     """
@@ -70,7 +72,8 @@ def prefill_attention(
     assert heads_per_kv_head <= config.rows, (num_heads, k_cache.shape)
     # Each request may leave a block of tokens unfilled.
     num_blocks = num_tokens // (config.rows // heads_per_kv_head) + len(seq_lens)
-    out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+    out = torch.empty(q.shape, dtype=q.dtype, device=q.device) if out is None else out
+    assert out.is_contiguous() and out.shape == q.shape and out.dtype == q.dtype, out.shape
     _prefill_attention_kernel[(num_blocks * num_kv_heads,)](
         q_ptr=q,
         k_ptr=k_cache,

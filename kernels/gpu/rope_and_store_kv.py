@@ -25,13 +25,14 @@ def rope_and_store_kv(
     v_cache: Tensor,
     slot_mapping: Tensor,
     *,
+    rotated: Tensor | None = None,
     k_scale: float = 1.0,
     v_scale: float = 1.0,
     q_norm: Tensor | None = None,
     k_norm: Tensor | None = None,
     eps: float = 0.0,
 ) -> None:
-    """Rotate `q` in place, and write rotated `k` and `v` to their slots of the cache.
+    """Rotate `q`, and write rotated `k` and `v` to their slots of the cache.
 
     Args:
         q: [num_tokens, num_heads, head_dim]; k, v: [num_tokens, num_kv_heads, head_dim]. They may
@@ -42,18 +43,21 @@ def rope_and_store_kv(
         k_cache, v_cache: [num_blocks, block_size, num_kv_heads, head_dim], contiguous; dtype of q,
             or float8_e4m3fn, which holds keys / k_scale and values / v_scale.
         slot_mapping: int64 or int32 [num_tokens]; nothing is written of a token whose slot is -1.
+        rotated: like q, where the rotated queries go; None: into `q` itself.
         q_norm, k_norm: [head_dim], dtype of q, or both None: weights of an RMSNorm of each head
             before it is rotated, with `eps`.
     """
     num_tokens, num_heads, head_dim = q.shape
     num_kv_heads, rotary_dim = k.shape[1], cos_sin.shape[1]
-    _check(q, k, v, cos_sin, k_cache, v_cache)
+    rotated = q if rotated is None else rotated
+    _check(q, k, v, cos_sin, k_cache, v_cache, rotated)
     assert (q_norm is None) == (k_norm is None)
     launch = _launch_config(num_heads // num_kv_heads, head_dim, rotary_dim)
     _rope_and_store_kv_kernel[(num_tokens, num_kv_heads)](
         q_ptr=q,
         k_ptr=k,
         v_ptr=v,
+        rotated_ptr=rotated,
         q_norm_ptr=q_norm,
         k_norm_ptr=k_norm,
         cos_sin_ptr=cos_sin,
@@ -64,6 +68,7 @@ def rope_and_store_kv(
         q_stride=q.stride(0),
         k_stride=k.stride(0),
         v_stride=v.stride(0),
+        rotated_stride=rotated.stride(0),
         eps=eps,
         k_inverse_scale=1 / k_scale,
         v_inverse_scale=1 / v_scale,
@@ -79,9 +84,17 @@ def rope_and_store_kv(
 
 
 def _check(
-    q: Tensor, k: Tensor, v: Tensor, cos_sin: Tensor, k_cache: Tensor, v_cache: Tensor
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cos_sin: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    rotated: Tensor,
 ) -> None:
     _, num_heads, head_dim = q.shape
+    assert rotated.shape == q.shape and rotated.stride()[1:] == (head_dim, 1), rotated.shape
+    assert rotated.dtype == q.dtype
     assert q.stride()[1:] == k.stride()[1:] == v.stride()[1:] == (head_dim, 1), q.stride()
     assert k.shape == v.shape and num_heads % k.shape[1] == 0, k.shape
     assert k_cache.shape == v_cache.shape and k_cache.shape[2:] == k.shape[1:], k_cache.shape
@@ -132,10 +145,11 @@ def _specialization(
     group: int, head_dim: int, rotary_dim: int, dtype: str, cache: str, has_norm: bool
 ) -> Specialization:
     launch = _launch_config(group, head_dim, rotary_dim)
-    signature = dict.fromkeys(("q_ptr", "k_ptr", "v_ptr"), f"*{dtype}")
+    signature = dict.fromkeys(("q_ptr", "k_ptr", "v_ptr", "rotated_ptr"), f"*{dtype}")
     signature |= dict.fromkeys(("k_cache_ptr", "v_cache_ptr"), f"*{cache}")
     signature |= dict.fromkeys(("positions_ptr", "slot_mapping_ptr"), "*i64")
-    signature |= dict.fromkeys(("q_stride", "k_stride", "v_stride"), "i32:16")
+    strides = ("q_stride", "k_stride", "v_stride", "rotated_stride")
+    signature |= dict.fromkeys(strides, "i32:16")
     signature |= dict.fromkeys(("eps", "k_inverse_scale", "v_inverse_scale"), "fp32")
     signature["cos_sin_ptr"] = "*fp32"
     constexprs: dict[str, object] = {
@@ -160,6 +174,7 @@ def _rope_and_store_kv_kernel(
     q_ptr,
     k_ptr,
     v_ptr,
+    rotated_ptr,
     q_norm_ptr,
     k_norm_ptr,
     cos_sin_ptr,
@@ -170,6 +185,7 @@ def _rope_and_store_kv_kernel(
     q_stride,
     k_stride,
     v_stride,
+    rotated_stride,
     eps,
     k_inverse_scale,
     v_inverse_scale,
@@ -193,13 +209,21 @@ def _rope_and_store_kv_kernel(
     sin = tl.load(cos_ptrs + ROTARY_DIM // 2, mask=is_half, other=0.0)[None, :]
 
     group = tl.arange(0, GROUP_BLOCK)  # [GROUP_BLOCK]
-    q_ptrs = q_ptr + token * q_stride + (kv_head * GROUP + group) * HEAD_DIM
+    heads = (kv_head * GROUP + group) * HEAD_DIM
+    q_ptrs = q_ptr + token * q_stride + heads
     is_head = group < GROUP
     a, b, rest = _load_heads(q_ptrs, is_head, HEAD_DIM, ROTARY_DIM, HALF_BLOCK, REST_BLOCK)
     if q_norm_ptr is not None:
         a, b, rest = _normalized_heads(a, b, rest, q_norm_ptr, eps, HEAD_DIM, ROTARY_DIM)
     _store_heads(
-        q_ptrs, is_head, a * cos - b * sin, b * cos + a * sin, rest, 1.0, HEAD_DIM, ROTARY_DIM
+        rotated_ptr + token * rotated_stride + heads,
+        is_head,
+        a * cos - b * sin,
+        b * cos + a * sin,
+        rest,
+        1.0,
+        HEAD_DIM,
+        ROTARY_DIM,
     )
 
     one = tl.arange(0, 1)  # [1]

@@ -141,9 +141,15 @@ def decoder_of(shape: Shape, layers: list[LayerWeights], dtype: torch.dtype) -> 
     size = page_size(BLOCK_SIZE, shape.head_dim)
     cache = torch.full((len(layers), 8 * len(ROWS), shape.num_kv_heads, 2, size), math.nan)
     pages = [KvPages(layer, BLOCK_SIZE, shape.head_dim) for layer in cache.to(dtype)]
-    norm = torch.ones(shape.hidden, dtype=dtype)
-    angles = cos_sin(shape.head_dim)
-    return DecoderLayers(layers, pages, angles, norm=norm, num_heads=shape.num_heads, eps=EPS)
+    return DecoderLayers(
+        layers,
+        pages,
+        cos_sin(shape.head_dim),
+        embed_tokens=torch.empty(0, shape.hidden, dtype=dtype),
+        norm=torch.ones(shape.hidden, dtype=dtype),
+        num_heads=shape.num_heads,
+        eps=EPS,
+    )
 
 
 def check(shape: Shape, dtype: torch.dtype, *, slack: float) -> None:

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
-from torch.nn import functional
 
 from octavo.kernels.decoder_layers import DecoderLayers, LayerWeights
 from octavo.kernels.device_layers import DeviceLayers
@@ -64,12 +63,12 @@ class Decoder:
         self.config = config
         self.dtype = weights.embed_tokens.dtype
         self._weights = weights
-        self._layers = _layers(config, weights, kv_cache, max_model_len)
+        self.layers = _layers(config, weights, kv_cache, max_model_len)
 
     @property
     def is_native(self) -> bool:
         """Whether the layers run in C++, on the kernels' own threads."""
-        return self._layers.is_native
+        return self.layers.is_native
 
     def forward(self, step: StepInput) -> Tensor:
         """Return the logits of `hidden_states`: float32 [num_logits, vocab_size]."""
@@ -81,8 +80,7 @@ class Decoder:
         Returns:
             What the head takes: [num_logits, hidden_size].
         """
-        residual = functional.embedding(step.input_ids, self._weights.embed_tokens)
-        return self._layers.hidden_states(residual, step.tokens, step.logits_indices)
+        return self.layers.hidden_states(step.input_ids, step.tokens, step.logits_indices)
 
     def logits(self, hidden: Tensor, workspace: Workspace | None = None) -> Tensor:
         """Apply the head to rows of `hidden_states`; float32 [len(hidden), vocab_size]."""
@@ -101,10 +99,24 @@ def _layers(
 ) -> DecoderLayers | DeviceLayers:
     """Return the layers for the processor that the cache is laid out for."""
     cos_sin = cos_sin_table(config, max_model_len).to(weights.embed_tokens.device)
-    layers, norm = weights.layers, weights.norm
-    num_heads, eps = config.num_heads, config.rms_norm_eps
     pages = [each for each in kv_cache if isinstance(each, KvPages)]
     if pages:
-        return DecoderLayers(layers, pages, cos_sin, norm=norm, num_heads=num_heads, eps=eps)
+        return DecoderLayers(
+            weights.layers,
+            pages,
+            cos_sin,
+            embed_tokens=weights.embed_tokens,
+            norm=weights.norm,
+            num_heads=config.num_heads,
+            eps=config.rms_norm_eps,
+        )
     blocks = [each for each in kv_cache if isinstance(each, KvBlocks)]
-    return DeviceLayers(layers, blocks, cos_sin, norm=norm, num_heads=num_heads, eps=eps)
+    return DeviceLayers(
+        weights.layers,
+        blocks,
+        cos_sin,
+        embed_tokens=weights.embed_tokens,
+        norm=weights.norm,
+        num_heads=config.num_heads,
+        eps=config.rms_norm_eps,
+    )

@@ -47,7 +47,8 @@ def test_all_rows_attend_as_in_the_reference(
     q = torch.randn(int(num_new.sum()), HEADS, HEAD_DIM).half().to(device)
     attention.begin(tokens)
     for blocks in (KvBlocks(values, keys), KvBlocks(keys, values)):
-        actual = attention.attend(q, blocks)
+        actual = torch.full_like(q, math.nan)
+        attention.attend(q, blocks, actual)
     rows = (tokens.block_tables, tokens.seq_lens, tokens.query_start_loc)
     expected = paged_attention_reference(q, blocks, *rows, SCALE)
     torch.testing.assert_close(actual, expected, rtol=2e-3, atol=math.exp2(-9))

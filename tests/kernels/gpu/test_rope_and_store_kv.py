@@ -76,6 +76,7 @@ class Step:
         norms: tuple[Tensor, Tensor] | tuple[None, None] = (None, None),
         k_scale: float = 1.0,
         v_scale: float = 1.0,
+        rotated: Tensor | None = None,
     ) -> None:
         phases = angles(rotary_dim or self.q.shape[2])
         rope_and_store_kv(
@@ -92,6 +93,7 @@ class Step:
             eps=EPS,
             k_scale=k_scale,
             v_scale=v_scale,
+            rotated=rotated,
         )
 
     def slots_of(self, cache: Tensor) -> Tensor:
@@ -149,6 +151,17 @@ def test_a_token_without_a_slot_is_written_nowhere(device: str) -> None:
     step = Step.random(device, 9, 4, 2, 64, torch.float16)
     step.slot_mapping[torch.tensor([0, 4, 8])] = -1
     check(step, 64, (None, None))
+
+
+def test_rotated_queries_go_where_they_are_wanted(device: str) -> None:
+    step = Step.random(device, 9, 6, 2, 64, torch.float16)
+    q = step.q.clone()
+    # Room for more tokens, whose heads are further apart.
+    rotated = torch.full((12, 8, 64), torch.nan, dtype=torch.float16, device=device)
+    step.run(rotated=rotated[:9, :6])
+    assert torch.equal(step.q, q)
+    assert_close(rotated[:9, :6], exact_rotation(q, step.positions, 64))
+    assert rotated[9:].isnan().all() and rotated[:, 6:].isnan().all()
 
 
 def test_positions_and_slots_may_be_32_bits_wide(device: str) -> None:
