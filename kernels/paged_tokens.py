@@ -1,6 +1,6 @@
 """Where the new tokens of a step are, in their rows and in the cache."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -25,3 +25,13 @@ class PagedTokens:
     seq_lens: Tensor
     query_start_loc: Tensor
     num_decodes: int = 0
+
+    def of_rows(self, num_rows: int) -> "PagedTokens":
+        """Return the same with the first rows alone; tokens of others stay behind theirs."""
+        return replace(
+            self,
+            block_tables=self.block_tables[:num_rows],
+            seq_lens=self.seq_lens[:num_rows],
+            query_start_loc=self.query_start_loc[: num_rows + 1],
+            num_decodes=min(self.num_decodes, num_rows),
+        )

@@ -29,13 +29,16 @@ class DeviceBatch:
     def __init__(self, limits: RowLimits, rows: DeviceRows) -> None:
         device, num_tokens = rows.memory.device, max(limits.max_num_batched_tokens, limits.num_rows)
         self.max_num_rows = limits.num_rows
+        self.max_num_batched_tokens = limits.max_num_batched_tokens
         self._block_size = limits.block_size
         self._rows = rows
         self._input_ids = torch.zeros(num_tokens, dtype=torch.int32, device=device)
         self._positions = torch.zeros(num_tokens, dtype=torch.int64, device=device)
         self._slot_mapping = torch.zeros(num_tokens, dtype=torch.int64, device=device)
-        self._seq_lens = torch.zeros(limits.num_rows, dtype=torch.int32, device=device)
-        self._block_tables = torch.zeros_like(rows.block_tables[_GROUP])
+        # One more than there are rows: what fills a step up is none.
+        tables_shape = (limits.num_rows + 1, rows.block_tables[_GROUP].shape[1])
+        self._seq_lens = torch.zeros(limits.num_rows + 1, dtype=torch.int32, device=device)
+        self._block_tables = torch.zeros(tables_shape, dtype=torch.int32, device=device)
 
     def add_columns(self, runs: RunList, columns: PlanColumns, wanted: NDArray[np.int64]) -> None:
         """Add what a step does: which rows, how many tokens of each, which of them are wanted."""
@@ -67,8 +70,14 @@ class DeviceBatch:
         self.add_sampled(runs, SampledRows(any_row, any_row, any_row, size))
         runs.send(self._rows.memory, stream)
 
-    def gather(self, columns: PlanColumns, num_wanted: int) -> StepInput:
-        """Return the input of the step whose columns are on the device."""
+    def no_tokens(self, num_tokens: int, stream: DeviceStream) -> StepInput:
+        """Put tokens of no row in the place of a step, and return it."""
+        none = PlanColumns(np.array([NO_ROW]), np.array([num_tokens]), np.array([False]))
+        self.send(none, np.empty(0, np.int64), stream)
+        return self.gather(none)
+
+    def gather(self, columns: PlanColumns, num_wanted: int | None = None) -> StepInput:
+        """Return the input of the step whose columns are on the device; None wants all tokens."""
         rows, num_requests = self._rows, len(columns.row)
         num_tokens = int(columns.num_new_tokens.sum())
         step = StepInput(
@@ -81,7 +90,7 @@ class DeviceBatch:
                 query_start_loc=rows.query_start_loc[: num_requests + 1],
                 num_decodes=_num_decodes(columns),
             ),
-            logits_indices=rows.wanted_tokens[:num_wanted],
+            logits_indices=None if num_wanted is None else rows.wanted_tokens[:num_wanted],
         )
         step_input(
             rows.step_rows[:num_requests],

@@ -1,11 +1,14 @@
-"""Queues forward passes on a device: a recorded graph where rows decode, single launches elsewhere.
+"""Queues forward passes on a device: by recorded graphs, or launch by launch.
 
-A step whose activations find no memory is computed in parts, one after the other, and brings the
-same numbers.
+A step that decodes is one graph; one that computes prompts as well has one for each piece between
+two attentions, if it is short. A step whose activations find no memory is computed in parts, one
+after the other, and brings the same numbers.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import Enum
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -13,13 +16,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from octavo.kernels.device_layers import DeviceLayers
+
 from .cuda_graphs import DecodeGraphs, Graph, GraphRecorder, filled_up, graph_sizes, is_decode
 from .device_batch import DeviceBatch
 from .device_stream import DeviceStream
 from .logprobs import PromptRun
 from .models.decoder import Decoder
+from .piecewise_graphs import PiecewiseGraphs, piece_sizes, with_tokens
 from .rows import PlanColumns
 from .step_parts import run_in_parts
+
+
+class Way(Enum):
+    """What runs a step."""
+
+    LAUNCHES = 1
+    GRAPH = 2
+    PIECES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +41,17 @@ class FittedStep:
     """A step as it is to be run.
 
     Attributes:
-        columns: of the plan; filled up to the size of a graph if one runs it.
+        columns: of the plan.
         wanted: int64 [num_wanted]; the tokens of the step whose hidden states are wanted: those
             after which one is sampled, then those of prompts.
-        graph_size: of the graph that runs it; None: operation by operation.
+        way: what runs it.
+        sent: the columns as the device gets them: filled up to the size of the graph.
     """
 
     columns: PlanColumns
     wanted: NDArray[np.int64]
-    graph_size: int | None
+    way: Way
+    sent: PlanColumns
 
 
 class ForwardOutput(NamedTuple):
@@ -66,7 +82,7 @@ class DeviceForward:
         draw: Callable[[Tensor], Tensor],
         recorder: GraphRecorder | None = None,
     ) -> None:
-        """Be ready to run; with a `recorder` the largest graph is recorded at once.
+        """Be ready to run; with a `recorder` the largest graph of decode steps is recorded at once.
 
         Args:
             draw: draws a token from each row of logits, in the order of the step's sampled rows.
@@ -79,29 +95,36 @@ class DeviceForward:
         self._drawn = batch.token_places()
         self._recorder = recorder
         self._graphs: DecodeGraphs | None = None
+        self._pieces: PiecewiseGraphs | None = None
         if recorder is not None:
             with torch.inference_mode():
-                sizes = graph_sizes(batch.max_num_rows)
-                self._graphs = DecodeGraphs(sizes, self, self._queue_decode)
+                self._graphs = DecodeGraphs(self._decode_sizes, self, self._queue_decode)
+                self._pieces = self._piecewise_graphs(recorder)
 
     def prepare(self) -> bool:
-        """Record a graph that is missing; return whether others are."""
-        return self._graphs is not None and self._graphs.capture_next()
+        """Record a graph that is missing, of decode steps first; return whether others are."""
+        if self._graphs is None or self._pieces is None:
+            return False
+        return self._graphs.capture_next() or self._pieces.capture_next()
 
     def fit(self, columns: PlanColumns, runs: Sequence[PromptRun]) -> FittedStep:
         """Say how a step is to be run; once for each, before its columns are on the device."""
-        size = None
+        last = np.cumsum(columns.num_new_tokens)[columns.needs_sample] - 1
+        wanted = np.concatenate([last, *(run.indices for run in runs)])
         if self._graphs is not None and is_decode(columns):
             size = self._graphs.size_for(len(columns.row))
-        if size is not None:
-            columns = filled_up(columns, size)
-        last = np.cumsum(columns.num_new_tokens)[columns.needs_sample] - 1
-        return FittedStep(columns, np.concatenate([last, *(run.indices for run in runs)]), size)
+            if size is not None:
+                return FittedStep(columns, wanted, Way.GRAPH, filled_up(columns, size))
+        elif self._pieces is not None:
+            size = self._pieces.size_for(int(columns.num_new_tokens.sum()))
+            if size is not None:
+                return FittedStep(columns, wanted, Way.PIECES, with_tokens(columns, size))
+        return FittedStep(columns, wanted, Way.LAUNCHES, columns)
 
     def run(self, step: FittedStep, num_logits: int) -> ForwardOutput:
         """Queue a step whose columns are on the device."""
-        if step.graph_size is not None and self._graphs is not None:
-            logits = self._graphs.replay(step.graph_size)[:num_logits]
+        if step.way is Way.GRAPH and self._graphs is not None:
+            logits = self._graphs.replay(len(step.sent.row))[:num_logits]
             # The next step may draw before these have been fetched.
             drawn = self._drawn[:num_logits].clone()
             return ForwardOutput(logits, logits[:0], num_logits, drawn)
@@ -118,17 +141,35 @@ class DeviceForward:
         self._batch.send_no_rows(self._stream)
         return self._recorder.record(work)
 
+    def captures(self, recorder: GraphRecorder) -> Sequence[Sequence[Callable[[], object]]]:
+        """Return what captures each size of both kinds of graphs, for whoever wants to know what
+        they take; no step runs on them.
+        """
+        decodes = [partial(self._record_decode, recorder, n) for n in self._decode_sizes[::-1]]
+        pieces = self._piecewise_graphs(recorder)
+        return decodes, [pieces.capture_size] * pieces.num_sizes
+
+    @property
+    def _decode_sizes(self) -> list[int]:
+        return graph_sizes(min(self._batch.max_num_rows, self._batch.max_num_batched_tokens))
+
     @torch.inference_mode()
-    def record_decode(self, recorder: GraphRecorder, num_rows: int) -> Graph:
-        """Record the graph of one size, for whoever wants to know what it takes."""
+    def _record_decode(self, recorder: GraphRecorder, num_rows: int) -> Graph:
         self._batch.send_no_rows(self._stream)
         return recorder.record(lambda: self._queue_decode(num_rows))
+
+    def _piecewise_graphs(self, recorder: GraphRecorder) -> PiecewiseGraphs:
+        layers = self._decoder.layers
+        assert isinstance(layers, DeviceLayers)
+        sizes = piece_sizes(self._batch.max_num_batched_tokens)
+        no_tokens = partial(self._batch.no_tokens, stream=self._stream)
+        return PiecewiseGraphs(sizes, layers, recorder, no_tokens)
 
     def _queue_decode(self, num_rows: int) -> Tensor:
         """Queue the forward pass of rows with one token each; return their logits."""
         ones = np.ones(num_rows, np.int64)
         columns = PlanColumns(ones.astype(np.intp), ones, ones.astype(np.bool_))
-        hidden = self._decoder.hidden_states(self._batch.gather(columns, num_rows))
+        hidden = self._decoder.hidden_states(self._batch.gather(columns))
         logits = self._decoder.logits(hidden)
         self._drawn[:num_rows] = self._draw(logits)
         return logits
@@ -143,10 +184,11 @@ class DeviceForward:
             is_all = part is step.columns
             end = num_done + int(part.num_new_tokens.sum())
             is_here = (num_done <= step.wanted) & (step.wanted < end)
-            if not is_all:
+            if is_all:
+                hidden = self._run_whole(step)
+            else:
                 self._batch.send(part, step.wanted[is_here] - num_done, self._stream)
-            hidden = self._decoder.hidden_states(self._batch.gather(part, int(is_here.sum())))
-            if not is_all:
+                hidden = self._decoder.hidden_states(self._batch.gather(part, int(is_here.sum())))
                 self._batch.count_computed(len(part.row))
             places.append(np.flatnonzero(is_here))
             num_done = end
@@ -157,3 +199,12 @@ class DeviceForward:
             return parts[0], len(step.columns.row)
         order = np.argsort(np.concatenate(places)).astype(np.int32)
         return torch.cat(parts).index_select(0, self._stream.upload(order)), 0
+
+    def _run_whole(self, step: FittedStep) -> Tensor:
+        gathered = self._batch.gather(step.sent, len(step.wanted))
+        if step.way is not Way.PIECES or self._pieces is None:
+            return self._decoder.hidden_states(gathered)
+        num_tokens = int(step.columns.num_new_tokens.sum())
+        tokens = gathered.tokens.of_rows(len(step.columns.row))
+        size = len(gathered.input_ids)
+        return self._pieces.run(size, tokens, num_tokens, gathered.logits_indices)

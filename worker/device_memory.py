@@ -97,7 +97,7 @@ def measure_memory(
     memory: DeviceMemory,
     free_at_start_bytes: int,
     run_largest_step: Callable[[], object],
-    captures: Sequence[Callable[[], object]],
+    captures: Sequence[Sequence[Callable[[], object]]],
     temporary_bytes: int,
 ) -> MeasuredMemory:
     """Find out what the model takes, now that it is loaded and has a cache for one step.
@@ -105,9 +105,9 @@ def measure_memory(
     Args:
         free_at_start_bytes: what was free before anything was loaded.
         run_largest_step: runs the step that takes most.
-        captures: each captures a graph, the largest first; what they return is kept meanwhile.
-            Only two are captured: any other takes as much as the second, which has the pool of the
-            first. Idea: vLLM's estimate.
+        captures: of each kind of graphs, at least one; each captures a size, the largest first,
+            and what it returns is kept meanwhile. Only two of a kind are captured: any other takes
+            as much as the second, which has the pool of the first. Idea: vLLM's estimate.
         temporary_bytes: size of that cache, which is not to stay.
     """
     # What is loaded or built when it first runs stays, and is none of the step's.
@@ -125,14 +125,16 @@ def measure_memory(
     )
 
 
-def _graphs_bytes(memory: DeviceMemory, captures: Sequence[Callable[[], object]]) -> int:
-    kept, taken = [], []
-    for capture in captures[:2]:
-        before = memory.free_bytes()
-        kept.append(capture())
-        taken.append(max(before - memory.free_bytes(), 0))
-    num_others = len(captures) - len(taken)
-    return sum(taken) + num_others * taken[-1] if taken else 0
+def _graphs_bytes(memory: DeviceMemory, captures: Sequence[Sequence[Callable[[], object]]]) -> int:
+    kept, total = [], 0
+    for kind in captures:
+        taken = []
+        for capture in kind[:2]:
+            before = memory.free_bytes()
+            kept.append(capture())
+            taken.append(max(before - memory.free_bytes(), 0))
+        total += sum(taken) + (len(kind) - len(taken)) * taken[-1]
+    return total
 
 
 def _gb(num_bytes: int) -> str:

@@ -32,8 +32,8 @@ class DeviceRows:
         sampling: [4, num_rows]; the bits of temperature, top_p and min_p, then top_k.
         seed: [num_rows, 2], the bits of an int64 each.
         block_tables: for each KV group, [num_rows, max_blocks].
-        step_rows: [num_rows], the rows with work.
-        query_start_loc: [num_rows + 1], as PagedTokens has it.
+        step_rows: [num_rows + 1], the rows with work; room for one that is none behind them.
+        query_start_loc: [num_rows + 2], as PagedTokens has it.
         wanted_tokens: [max_num_batched_tokens], those of the step whose hidden states are wanted.
         sampled_rows: [num_rows], the rows that get a token, those forked in the step last.
         source_rows: [num_rows], whose tokens each of them goes on from.
@@ -50,8 +50,8 @@ class DeviceRows:
             (4, num_rows),
             (num_rows, 2),
             *[table] * len(limits.num_blocks),
-            (num_rows,),
             (num_rows + 1,),
+            (num_rows + 2,),
             (max(limits.max_num_batched_tokens, num_rows),),
             *[(num_rows,)] * 2,
         ]

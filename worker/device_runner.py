@@ -11,7 +11,7 @@ Idea: vLLM's model runner v2 and its asynchronous scheduling (https://github.com
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -22,7 +22,7 @@ from octavo.kernels.copy_blocks import copy_blocks
 from octavo.kernels.logprobs import logprobs
 from octavo.v1.step_pb2 import StepPlan, StepResult, WorkerReady
 
-from .cuda_graphs import Graph, GraphRecorder
+from .cuda_graphs import GraphRecorder
 from .device_batch import DeviceBatch
 from .device_forward import DeviceForward, FittedStep, ForwardOutput
 from .device_kv_cache import DeviceKvCache
@@ -86,9 +86,9 @@ class DeviceRunner:
         """Record a graph that steps will want; return whether others are missing."""
         return self._forward.prepare()
 
-    def record_graph(self, recorder: GraphRecorder, num_rows: int) -> Graph:
-        """Record the forward pass of a decode step; no step runs on it."""
-        return self._forward.record_decode(recorder, num_rows)
+    def captures(self, recorder: GraphRecorder) -> Sequence[Sequence[Callable[[], object]]]:
+        """Return what captures the graphs of each kind, the largest first; no step runs on them."""
+        return self._forward.captures(recorder)
 
     @torch.inference_mode()
     def start(self, plan: StepPlan) -> DeviceStep:
@@ -123,7 +123,7 @@ class DeviceRunner:
         """Advance the host's rows to where they are after the step, and say what that changes."""
         changes = RunList()
         add_changes(changes, plan, self._rows, self._device_rows)
-        self._batch.add_columns(changes, step.columns, step.wanted)
+        self._batch.add_columns(changes, step.sent, step.wanted)
         self._batch.add_sampled(changes, sampled)
         self._rows.advance(columns)
         self._rows.fork(plan)

@@ -1,13 +1,12 @@
 """A trial of a model on its device: what it takes beside the KV cache, before there is one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Protocol
 
 from octavo.v1.step_pb2 import StepPlan, StepResult
 
-from .cuda_graphs import Graph, GraphRecorder, graph_sizes
+from .cuda_graphs import GraphRecorder
 from .device_memory import DeviceMemory, MeasuredMemory, measure_memory
 from .dummy_plans import dummy_plan, freeing_plan, largest_step, num_dummy_blocks
 from .rows import RowLimits
@@ -21,8 +20,8 @@ class TriedRunner(Protocol):
 
     def execute(self, plan: StepPlan) -> StepResult: ...
 
-    def record_graph(self, recorder: GraphRecorder, num_rows: int) -> Graph:
-        """Record the forward pass of a decode step of so many rows."""
+    def captures(self, recorder: GraphRecorder) -> Sequence[Sequence[Callable[[], object]]]:
+        """Return what captures its graphs, as measure_memory takes it; no step runs on them."""
         ...
 
 
@@ -48,10 +47,7 @@ def try_out(
         runner.execute(dummy_plan(limits, num_rows, num_tokens))
         runner.execute(freeing_plan(limits, num_rows))
 
-    captures: list[Callable[[], Graph]] = []
-    if recorder is not None:
-        sizes = reversed(graph_sizes(limits.num_rows))
-        captures = [partial(runner.record_graph, recorder, size) for size in sizes]
+    captures = runner.captures(recorder) if recorder is not None else ()
     return measure_memory(
         memory, free_at_start_bytes, run_largest_step, captures, runner.kv_cache_bytes
     )

@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from octavo.v1 import common_pb2, scheduling_pb2
+from octavo.worker import piecewise_graphs
 from octavo.worker.device_runner import DeviceRunner
 from octavo.worker.models.decoder import StepInput
 from tests.worker.any_requests import STOP, check_answers
@@ -67,6 +68,52 @@ class Recorder:
 
 
 @pytest.mark.parametrize("plans_ahead", [1, 2])
+def test_steps_that_compute_prompts_run_on_graphs_of_pieces(
+    saved: Saved, plans_ahead: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, model = saved
+    monkeypatch.setattr(piecewise_graphs, "_MAX_TOKENS", 24)
+    recorder = Recorder()
+    runner = prepared(poisoned_device_runner(path, recorder=recorder))
+    sizes = [len(graph.output) for graph in recorder.graphs]
+    assert sizes == [16, 8, 4, 2, 1, 24, 24, 16, 16]
+    launched = sizes_of_launches(runner, monkeypatch)
+    engine = OfflineEngine(runner, plans_ahead=plans_ahead, max_num_batched_tokens=28)
+    check_answers(model, requests(), engine)
+    # Steps larger than all graphs; what else there is runs on those of decode steps.
+    assert 28 in launched and {*launched} - {28} <= {1, 2, 4, 8, 16}
+    assert all(graph.num_replays for graph in recorder.graphs[-2:])
+
+
+def test_a_prompt_of_any_length_has_the_tokens_that_launches_give(
+    saved: Saved, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(piecewise_graphs, "_MAX_TOKENS", 24)
+    prompt = [(5 * i) % 96 for i in range(26)]
+    recorder = Recorder()
+    answers = []
+    for runner in (
+        poisoned_device_runner(saved[0]),
+        prepared(poisoned_device_runner(saved[0], recorder=recorder)),
+    ):
+        driver = PlanDriver(runner, BLOCK_SIZE)
+        for length in range(2, len(prompt) + 1):
+            answers.append(driver.generate(0, prompt[:length], 3, length))
+            driver.free(0)
+    assert answers[:25] == answers[25:]
+    # The first layer's pieces, of the two sizes: all lengths but the two that are too long.
+    assert recorder.graphs[-4].num_replays == 8
+    assert recorder.graphs[-2].num_replays == 15
+
+
+def prepared(runner: DeviceRunner) -> DeviceRunner:
+    """Record all graphs, as while there is no plan."""
+    while runner.prepare():
+        pass
+    return runner
+
+
+@pytest.mark.parametrize("plans_ahead", [1, 2])
 def test_steps_that_decode_run_on_graphs(saved: Saved, plans_ahead: int) -> None:
     path, model = saved
     recorder = Recorder()
@@ -84,7 +131,7 @@ def test_what_a_graph_runs_on_without_rows_is_written_nowhere(saved: Saved) -> N
 
 
 def short_of_memory(runner: DeviceRunner, most_tokens: int, monkeypatch: Any) -> list[int]:
-    """Let passes of more tokens fail; returns the sizes of those that do not."""
+    """Let passes of more tokens fail; returns the sizes of those that do not, as they come."""
     hidden_states, sizes = runner._decoder.hidden_states, list[int]()
 
     def limited(step: StepInput) -> Tensor:
@@ -95,6 +142,11 @@ def short_of_memory(runner: DeviceRunner, most_tokens: int, monkeypatch: Any) ->
 
     monkeypatch.setattr(runner._decoder, "hidden_states", limited)
     return sizes
+
+
+def sizes_of_launches(runner: DeviceRunner, monkeypatch: Any) -> list[int]:
+    """Return the sizes of passes that run on no graph, as they come."""
+    return short_of_memory(runner, 2048, monkeypatch)
 
 
 @pytest.mark.parametrize("most_tokens", [1, 5, 9])

@@ -38,17 +38,18 @@ class Model:
         return [partial(self._memory.take_for_graph, size) for size in sizes[:count]]
 
 
-def measured(memory: SimulatedMemory, num_graphs: int = 20) -> MeasuredMemory:
+def measured(memory: SimulatedMemory, *num_graphs: int) -> MeasuredMemory:
+    """Return what is found of a model with so many graphs of each kind."""
     free_at_start = memory.free_bytes()
     model = Model(memory)
     memory.allocate(WEIGHTS)
     with memory.allocated(CACHE):
-        captures = model.captures(num_graphs)
+        captures = [model.captures(count) for count in num_graphs]
         return measure_memory(memory, free_at_start, model.run_largest_step, captures, CACHE)
 
 
 def test_each_byte_is_found_where_it_is() -> None:
-    assert measured(SimulatedMemory(others=CONTEXT)) == MeasuredMemory(
+    assert measured(SimulatedMemory(others=CONTEXT), 20) == MeasuredMemory(
         total_bytes=140 * GIB,
         others_bytes=CONTEXT,
         program_bytes=KERNELS,
@@ -60,10 +61,18 @@ def test_each_byte_is_found_where_it_is() -> None:
 
 @pytest.mark.parametrize(
     ("num_graphs", "expected"),
-    [(0, 0), (1, LARGEST_GRAPH), (2, LARGEST_GRAPH + GRAPH), (3, LARGEST_GRAPH + 2 * GRAPH)],
+    [
+        ([], 0),
+        ([1], LARGEST_GRAPH),
+        ([2], LARGEST_GRAPH + GRAPH),
+        ([3], LARGEST_GRAPH + 2 * GRAPH),
+        ([3, 5], 2 * LARGEST_GRAPH + 6 * GRAPH),
+    ],
 )
-def test_graphs_that_were_not_captured_count_as_the_second(num_graphs: int, expected: int) -> None:
-    assert measured(SimulatedMemory(), num_graphs).graphs_bytes == expected
+def test_graphs_that_were_not_captured_count_as_the_second_of_their_kind(
+    num_graphs: list[int], expected: int
+) -> None:
+    assert measured(SimulatedMemory(), *num_graphs).graphs_bytes == expected
 
 
 def test_the_cache_gets_what_is_left_of_the_share() -> None:
@@ -99,7 +108,7 @@ def test_the_parts_of_the_ledger_are_all_the_memory(others: int, share: float) -
 
 
 def test_the_ledger_is_one_line_at_the_start() -> None:
-    ledger = MemoryLedger(measured(SimulatedMemory(others=CONTEXT)), 100 * GIB)
+    ledger = MemoryLedger(measured(SimulatedMemory(others=CONTEXT), 20), 100 * GIB)
     assert ledger.line() == (
         "memory 150.32 GB: others 1.07, kernels 0.27, weights 17.18, graphs 0.86,"
         " activations 3.22, KV cache 107.37, reserve 20.35"

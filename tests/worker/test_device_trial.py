@@ -10,6 +10,7 @@ from octavo.worker.cuda_graphs import graph_sizes
 from octavo.worker.device_runner import DeviceRunner
 from octavo.worker.device_trial import try_out
 from octavo.worker.dummy_plans import largest_step
+from octavo.worker.piecewise_graphs import piece_sizes
 from octavo.worker.rows import RowLimits
 from tests.worker.runners import BLOCK_SIZE, poisoned_device_runner
 from tests.worker.simulated_memory import GIB, SimulatedMemory
@@ -26,7 +27,7 @@ class Recorded:
 
 
 class Recorder:
-    """Takes memory for each graph; notes how many rows it has."""
+    """Takes memory for each graph; notes how many rows it has, or tokens."""
 
     def __init__(self, memory: SimulatedMemory) -> None:
         self._memory = memory
@@ -95,6 +96,9 @@ def test_the_largest_step_runs_and_leaves_nothing_behind(
     assert not runner._rows.is_used.any()
     assert found.weights_bytes == WEIGHTS
     assert found.activations_bytes == num_tokens * PER_TOKEN
-    sizes = graph_sizes(limits.num_rows)
-    assert found.graphs_bytes == (len(sizes) * GRAPH if has_graphs else 0)
-    assert (recorder.sizes if recorder else []) == (sizes[:-3:-1] if has_graphs else [])
+    sizes, pieces = graph_sizes(limits.num_rows), piece_sizes(limits.max_num_batched_tokens)
+    num_layers = 2
+    num_graphs = len(sizes) + num_layers * len(pieces)
+    assert found.graphs_bytes == (num_graphs * GRAPH if has_graphs else 0)
+    recorded = sizes[:-3:-1] + [size for size in pieces[:-3:-1] for _ in range(num_layers)]
+    assert (recorder.sizes if recorder else []) == (recorded if has_graphs else [])
