@@ -9,18 +9,16 @@ from torch import Tensor
 
 from .gelu_and_mul import gelu_and_mul_reference
 from .gpu.interpreter import interpreting
-from .quantize_rows import quantize_rows_reference
+from .quantize_rows import QuantizedRows, quantize_rows_reference
 from .silu_and_mul import silu_and_mul_reference
 
 
-def silu_and_mul_quantize(gate_up: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def silu_and_mul_quantize(gate_up: Tensor, dtype: torch.dtype) -> QuantizedRows:
     """Apply SiLU to the first half of each row, multiply by the second and quantize.
 
     Args:
         gate_up: [num_rows, 2 * dim], contiguous; float32, float16 or bfloat16.
         dtype: float8_e4m3fn or int8.
-    Returns:
-        values [num_rows, dim] of `dtype` and scales, float32 [num_rows].
     """
     if gate_up.is_cuda or interpreting():
         # Triton is there where a device is.
@@ -30,7 +28,7 @@ def silu_and_mul_quantize(gate_up: Tensor, dtype: torch.dtype) -> tuple[Tensor, 
     return silu_and_mul_quantize_reference(gate_up, dtype)
 
 
-def gelu_and_mul_quantize(gate_up: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def gelu_and_mul_quantize(gate_up: Tensor, dtype: torch.dtype) -> QuantizedRows:
     """The same with GELU, in its tanh form."""
     if gate_up.is_cuda or interpreting():
         # Triton is there where a device is.
@@ -40,9 +38,9 @@ def gelu_and_mul_quantize(gate_up: Tensor, dtype: torch.dtype) -> tuple[Tensor, 
     return gelu_and_mul_quantize_reference(gate_up, dtype)
 
 
-def silu_and_mul_quantize_reference(gate_up: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def silu_and_mul_quantize_reference(gate_up: Tensor, dtype: torch.dtype) -> QuantizedRows:
     return quantize_rows_reference(silu_and_mul_reference(gate_up.float()), dtype)
 
 
-def gelu_and_mul_quantize_reference(gate_up: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def gelu_and_mul_quantize_reference(gate_up: Tensor, dtype: torch.dtype) -> QuantizedRows:
     return quantize_rows_reference(gelu_and_mul_reference(gate_up.float()), dtype)

@@ -5,6 +5,8 @@
 Source: LLM.int8() (Dettmers et al., 2022), for its vector-wise scales.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -14,15 +16,26 @@ from .gpu.interpreter import interpreting
 _LEAST_ABSMAX = 1e-20
 
 
-def quantize_rows(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+class QuantizedRows(NamedTuple):
+    """Rows as what their numbers in 8 bits and the scale of each stand for.
+
+    Attributes:
+        values: [num_rows, dim], float8_e4m3fn or int8.
+        scales: float32 [num_rows].
+    """
+
+    values: Tensor
+    scales: Tensor
+
+
+def quantize_rows(x: Tensor, dtype: torch.dtype) -> QuantizedRows:
     """Quantize the rows of `x`.
 
     Args:
         x: [num_rows, dim], contiguous; float32, float16 or bfloat16.
         dtype: float8_e4m3fn or int8.
     Returns:
-        values [num_rows, dim] of `dtype`, rounded half to even, and scales, float32 [num_rows],
-        computed in float32: x ≈ values · scales.
+        x ≈ values · scales, computed in float32, values rounded half to even.
     """
     if x.is_cuda or interpreting():
         # Triton is there where a device is.
@@ -32,9 +45,9 @@ def quantize_rows(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     return quantize_rows_reference(x, dtype)
 
 
-def quantize_rows_reference(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def quantize_rows_reference(x: Tensor, dtype: torch.dtype) -> QuantizedRows:
     wide, is_int = x.float(), dtype == torch.int8
     largest = float((torch.iinfo if is_int else torch.finfo)(dtype).max)
     absmax = wide.abs().amax(dim=-1).clamp_(min=_LEAST_ABSMAX)
     values = wide * (largest / absmax)[:, None]
-    return (values.round_() if is_int else values).to(dtype), absmax / largest
+    return QuantizedRows((values.round_() if is_int else values).to(dtype), absmax / largest)

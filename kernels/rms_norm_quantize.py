@@ -8,21 +8,17 @@ import torch
 from torch import Tensor
 
 from .gpu.interpreter import interpreting
-from .quantize_rows import quantize_rows_reference
+from .quantize_rows import QuantizedRows, quantize_rows_reference
 from .rms_norm import rms_norm_reference
 
 
-def rms_norm_quantize(
-    x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
+def rms_norm_quantize(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> QuantizedRows:
     """Normalise the rows of `x` and quantize each.
 
     Args:
         x: [num_rows, dim], contiguous; float32, float16 or bfloat16.
         weight: [dim], dtype of x.
         dtype: float8_e4m3fn or int8.
-    Returns:
-        values [num_rows, dim] of `dtype` and scales, float32 [num_rows].
     """
     if x.is_cuda or interpreting():
         # Triton is there where a device is.
@@ -34,5 +30,5 @@ def rms_norm_quantize(
 
 def rms_norm_quantize_reference(
     x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
+) -> QuantizedRows:
     return quantize_rows_reference(rms_norm_reference(x.float(), weight, eps), dtype)

@@ -1,75 +1,43 @@
 """Gated activations and quantization of each row on a GPU, in one pass over it."""
 
 from collections.abc import Iterator
-from itertools import product
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from octavo.kernels.quantize_rows import QuantizedRows
+
 from .activation_math import ACTIVATIONS, activated
-from .aot import Specialization, powers_of_2
-from .row_math import QUANTIZED_TYPES, quantized
-from .rows import MAX_DIM, launch_config
+from .aot import Specialization
+from .quantized_rows import launch_quantizing, quantizing_specializations
+from .row_math import quantized
 
 
-def silu_and_mul_quantize(gate_up: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def silu_and_mul_quantize(gate_up: Tensor, dtype: torch.dtype) -> QuantizedRows:
     """As kernels.activation_quantize; [num_rows, 2 * dim], contiguous, dim up to 32768."""
     return _activation_quantize(gate_up, dtype, "silu")
 
 
-def gelu_and_mul_quantize(gate_up: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def gelu_and_mul_quantize(gate_up: Tensor, dtype: torch.dtype) -> QuantizedRows:
     """As kernels.activation_quantize; [num_rows, 2 * dim], contiguous, dim up to 32768."""
     return _activation_quantize(gate_up, dtype, "gelu")
 
 
-def _activation_quantize(
-    gate_up: Tensor, dtype: torch.dtype, activation: str
-) -> tuple[Tensor, Tensor]:
+def _activation_quantize(gate_up: Tensor, dtype: torch.dtype, activation: str) -> QuantizedRows:
     assert gate_up.is_contiguous()
     num_rows, dim = gate_up.shape[0], gate_up.shape[1] // 2
-    values = torch.empty(num_rows, dim, dtype=dtype, device=gate_up.device)
-    scales = torch.empty(num_rows, dtype=torch.float32, device=gate_up.device)
-    launch = launch_config(dim)
-    kind = QUANTIZED_TYPES[dtype]
-    _activation_quantize_kernel[(triton.cdiv(num_rows, launch.rows),)](
-        gate_up_ptr=gate_up,
-        values_ptr=values,
-        scales_ptr=scales,
-        num_rows=num_rows,
-        dim=dim,
-        ACTIVATION=activation,
-        LARGEST=kind.largest,
-        TYPE=kind.triton,
-        ROWS=launch.rows,
-        BLOCK=launch.block,
-        num_warps=launch.num_warps,
+    arguments = {"gate_up_ptr": gate_up, "ACTIVATION": activation}
+    return launch_quantizing(
+        _activation_quantize_kernel, num_rows, dim, dtype, gate_up.device, arguments
     )
-    return values, scales
 
 
 def aot_specializations() -> Iterator[Specialization]:
-    launches = map(launch_config, powers_of_2(512, MAX_DIM))
-    for launch, activation, kind, dtype in product(
-        launches, ACTIVATIONS, QUANTIZED_TYPES.values(), ("bf16", "fp16")
-    ):
-        signature = {
-            "gate_up_ptr": f"*{dtype}",
-            "values_ptr": f"*{kind.name}",
-            "scales_ptr": "*fp32",
-            "num_rows": "i32",
-            "dim": "i32:16",
-        }
-        constexprs = {
-            "ACTIVATION": activation,
-            "LARGEST": kind.largest,
-            "TYPE": kind.triton,
-            "ROWS": launch.rows,
-            "BLOCK": launch.block,
-        }
-        yield Specialization(
-            _activation_quantize_kernel, signature, constexprs, launch.num_warps, 3
+    for activation in ACTIVATIONS:
+        yield from quantizing_specializations(
+            _activation_quantize_kernel, {"gate_up_ptr": "*"}, ACTIVATION=activation
         )
 
 

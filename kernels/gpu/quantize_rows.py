@@ -1,62 +1,31 @@
-"""Quantization of each row on a GPU: a program holds a few rows whole, each read once."""
+"""Quantization of each row on a GPU, each read once."""
 
 from collections.abc import Iterator
-from itertools import product
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from .aot import Specialization, powers_of_2
-from .row_math import QUANTIZED_TYPES, quantized
-from .rows import MAX_DIM, launch_config
+from octavo.kernels.quantize_rows import QuantizedRows
+
+from .aot import Specialization
+from .quantized_rows import launch_quantizing, quantizing_specializations
+from .row_math import quantized
 
 
-def quantize_rows(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def quantize_rows(x: Tensor, dtype: torch.dtype) -> QuantizedRows:
     """Quantize the rows of `x`, as kernels.quantize_rows does.
 
     Args:
         x: [num_rows, dim], contiguous, dim up to 32768; float32, float16 or bfloat16.
     """
     assert x.is_contiguous()
-    num_rows, dim = x.shape
-    values = torch.empty(x.shape, dtype=dtype, device=x.device)
-    scales = torch.empty(num_rows, dtype=torch.float32, device=x.device)
-    launch = launch_config(dim)
-    kind = QUANTIZED_TYPES[dtype]
-    _quantize_rows_kernel[(triton.cdiv(num_rows, launch.rows),)](
-        x_ptr=x,
-        values_ptr=values,
-        scales_ptr=scales,
-        num_rows=num_rows,
-        dim=dim,
-        LARGEST=kind.largest,
-        TYPE=kind.triton,
-        ROWS=launch.rows,
-        BLOCK=launch.block,
-        num_warps=launch.num_warps,
-    )
-    return values, scales
+    return launch_quantizing(_quantize_rows_kernel, *x.shape, dtype, x.device, {"x_ptr": x})
 
 
 def aot_specializations() -> Iterator[Specialization]:
-    launches = map(launch_config, powers_of_2(512, MAX_DIM))
-    for launch, kind, dtype in product(launches, QUANTIZED_TYPES.values(), ("bf16", "fp16")):
-        signature = {
-            "x_ptr": f"*{dtype}",
-            "values_ptr": f"*{kind.name}",
-            "scales_ptr": "*fp32",
-            "num_rows": "i32",
-            "dim": "i32:16",
-        }
-        constexprs = {
-            "LARGEST": kind.largest,
-            "TYPE": kind.triton,
-            "ROWS": launch.rows,
-            "BLOCK": launch.block,
-        }
-        yield Specialization(_quantize_rows_kernel, signature, constexprs, launch.num_warps, 3)
+    yield from quantizing_specializations(_quantize_rows_kernel, {"x_ptr": "*"})
 
 
 @triton.jit(do_not_specialize=["num_rows"])

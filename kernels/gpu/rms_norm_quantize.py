@@ -1,21 +1,20 @@
 """RMSNorm and quantization of each row on a GPU, in one pass over it."""
 
 from collections.abc import Iterator
-from itertools import product
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from .aot import Specialization, powers_of_2
-from .row_math import QUANTIZED_TYPES, quantized, rms_normalized
-from .rows import MAX_DIM, launch_config
+from octavo.kernels.quantize_rows import QuantizedRows
+
+from .aot import Specialization
+from .quantized_rows import launch_quantizing, quantizing_specializations
+from .row_math import quantized, rms_normalized
 
 
-def rms_norm_quantize(
-    x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
+def rms_norm_quantize(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> QuantizedRows:
     """Normalise and quantize the rows of `x`, as kernels.rms_norm_quantize does.
 
     Args:
@@ -24,46 +23,13 @@ def rms_norm_quantize(
     """
     num_rows, dim = x.shape
     assert x.is_contiguous() and weight.is_contiguous() and weight.shape == (dim,), weight.shape
-    values = torch.empty(x.shape, dtype=dtype, device=x.device)
-    scales = torch.empty(num_rows, dtype=torch.float32, device=x.device)
-    launch = launch_config(dim)
-    kind = QUANTIZED_TYPES[dtype]
-    _rms_norm_quantize_kernel[(triton.cdiv(num_rows, launch.rows),)](
-        x_ptr=x,
-        weight_ptr=weight,
-        values_ptr=values,
-        scales_ptr=scales,
-        num_rows=num_rows,
-        dim=dim,
-        eps=eps,
-        LARGEST=kind.largest,
-        TYPE=kind.triton,
-        ROWS=launch.rows,
-        BLOCK=launch.block,
-        num_warps=launch.num_warps,
-    )
-    return values, scales
+    arguments = {"x_ptr": x, "weight_ptr": weight, "eps": eps}
+    return launch_quantizing(_rms_norm_quantize_kernel, num_rows, dim, dtype, x.device, arguments)
 
 
 def aot_specializations() -> Iterator[Specialization]:
-    launches = map(launch_config, powers_of_2(512, MAX_DIM))
-    for launch, kind, dtype in product(launches, QUANTIZED_TYPES.values(), ("bf16", "fp16")):
-        signature = {
-            "x_ptr": f"*{dtype}",
-            "weight_ptr": f"*{dtype}",
-            "values_ptr": f"*{kind.name}",
-            "scales_ptr": "*fp32",
-            "num_rows": "i32",
-            "dim": "i32:16",
-            "eps": "fp32",
-        }
-        constexprs = {
-            "LARGEST": kind.largest,
-            "TYPE": kind.triton,
-            "ROWS": launch.rows,
-            "BLOCK": launch.block,
-        }
-        yield Specialization(_rms_norm_quantize_kernel, signature, constexprs, launch.num_warps, 3)
+    signature = {"x_ptr": "*", "weight_ptr": "*", "eps": "fp32"}
+    yield from quantizing_specializations(_rms_norm_quantize_kernel, signature)
 
 
 @triton.jit(do_not_specialize=["num_rows"])

@@ -1,24 +1,7 @@
 """What several kernels compute of rows that they hold whole: the norm, the quantized form."""
 
-from typing import Any, NamedTuple
-
-import torch
 import triton
 import triton.language as tl
-
-
-class QuantizedType(NamedTuple):
-    """What an activation is quantized to: Triton's type, its name in a signature, its maximum."""
-
-    triton: Any
-    name: str
-    largest: float
-
-
-QUANTIZED_TYPES = {
-    torch.float8_e4m3fn: QuantizedType(tl.float8e4nv, "fp8e4nv", 448.0),
-    torch.int8: QuantizedType(tl.int8, "i8", 127.0),
-}
 
 
 @triton.jit
