@@ -7,14 +7,18 @@ import torch
 from torch import Tensor
 
 from octavo.kernels.add_rms_norm import add_rms_norm_reference
+from octavo.kernels.add_rms_norm_quantize import add_rms_norm_quantize_reference
 from octavo.kernels.gpu.add_rms_norm import add_rms_norm
+from octavo.kernels.gpu.add_rms_norm_quantize import add_rms_norm_quantize
 from octavo.kernels.gpu.rms_norm import rms_norm
 from octavo.kernels.gpu.rms_norm_quantize import rms_norm_quantize
+from octavo.kernels.quantize_rows import QuantizedRows
 from tests.kernels.closeness import assert_close
 from tests.kernels.gpu.quantization import QUANTIZED, assert_quantized
 
 EPS = 1e-5
 AddRmsNorm = Callable[[Tensor, Tensor, Tensor, float], Tensor]
+AddRmsNormQuantize = Callable[[Tensor, Tensor, Tensor, float, torch.dtype], QuantizedRows]
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
 SHAPES = pytest.mark.parametrize(
     "shape", [(1, 1), (1, 576), (3, 17), (37, 100), (65, 63), (5, 2048), (2, 2880), (2, 32768)]
@@ -56,6 +60,22 @@ def test_normalises_and_quantizes_rows(
     values, scales = rms_norm_quantize(x, weight, EPS, quantized)
     assert values.dtype == quantized
     assert_quantized(values, scales, exact(x, weight))
+
+
+@pytest.mark.parametrize("op", [add_rms_norm_quantize, add_rms_norm_quantize_reference])
+@QUANTIZED
+@pytest.mark.parametrize("shape", [(1, 1), (37, 100), (2, 2880)])
+def test_adds_normalises_and_quantizes_the_sum(
+    device: str, shape: tuple[int, int], quantized: torch.dtype, op: AddRmsNormQuantize
+) -> None:
+    x, residual = torch.randn(2, *shape).to(device, torch.float16)
+    weight = torch.randn(shape[1]).to(device, torch.float16)
+    total, given = x.double() + residual.double(), x.clone()
+    values, scales = op(x, residual, weight, EPS, quantized)
+    assert values.dtype == quantized
+    assert_quantized(values, scales, exact(total, weight))
+    assert_close(residual, total)
+    assert torch.equal(x, given)
 
 
 @QUANTIZED
