@@ -5,7 +5,8 @@
     leave                                    for the tokens alone that are wanted
 
 A piece depends on nothing of a step but how many tokens it has, and hands on what it computes in
-memory that it is given. An addition to the residual stream and the norm behind it are one launch.
+memory that it is given. An addition to the residual stream and the norm behind it are one launch;
+it, or that of SiLU, also quantizes what a product with a weight of 8 bits takes.
 
 Sources: the layer is LLaMA's (Touvron et al., 2023); the cut is that of vLLM's piecewise graphs
 (https://github.com/vllm-project/vllm).
@@ -17,14 +18,30 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .activation_quantize import silu_and_mul_quantize
 from .add_rms_norm import add_rms_norm
-from .decoder_layers import LayerWeights
+from .add_rms_norm_quantize import add_rms_norm_quantize
 from .device_attention import step_attention
+from .device_linear import DeviceWeight, device_linear
 from .kv_blocks import KvBlocks
-from .linear import linear
 from .paged_tokens import PagedTokens
+from .quantize_rows import QuantizedRows
 from .rms_norm import rms_norm
+from .rms_norm_quantize import rms_norm_quantize
 from .rope_and_store_kv import rope_and_store_kv
+from .silu_and_mul import silu_and_mul
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceLayerWeights:
+    """One layer; q, k, v and gate, up are stacked into one matrix each."""
+
+    input_layernorm: Tensor
+    qkv_proj: DeviceWeight
+    o_proj: DeviceWeight
+    post_attention_layernorm: Tensor
+    gate_up_proj: DeviceWeight
+    down_proj: DeviceWeight
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +70,7 @@ class DeviceLayers:
 
     def __init__(
         self,
-        layers: Sequence[LayerWeights],
+        layers: Sequence[DeviceLayerWeights],
         kv_cache: Sequence[KvBlocks],
         cos_sin: Tensor,
         *,
@@ -111,12 +128,13 @@ class DeviceLayers:
         layer, blocks, residual = self._layers[i], self._kv_cache[i], activations.residual
         if i == 0:
             torch.index_select(self._embed_tokens, 0, input_ids, out=residual)
-            hidden = rms_norm(residual, layer.input_layernorm, self._eps)
+            hidden = _normalised(residual, layer.input_layernorm, self._eps, layer.qkv_proj)
         else:
-            hidden = self._behind_attention(
-                i - 1, activations.attended.flatten(1), residual, layer.input_layernorm
-            )
-        qkv = linear(hidden, layer.qkv_proj).view(len(hidden), -1, blocks.head_dim)
+            down = self._behind_attention(i - 1, activations.attended.flatten(1), residual)
+            norm = layer.input_layernorm
+            hidden = _added_and_normalised(down, residual, norm, self._eps, layer.qkv_proj)
+        qkv = device_linear(hidden, layer.qkv_proj)
+        qkv = qkv.view(len(qkv), -1, blocks.head_dim)
         sizes = (self._num_heads, blocks.num_kv_heads, blocks.num_kv_heads)
         q, k, v = qkv.split_with_sizes(sizes, dim=1)
         slots = tokens.slot_mapping
@@ -140,14 +158,35 @@ class DeviceLayers:
         if wanted is not None:
             attended = attended.index_select(0, wanted)
             residual = residual.index_select(0, wanted)
-        return self._behind_attention(-1, attended, residual, self._norm)
+        down = self._behind_attention(-1, attended, residual)
+        return add_rms_norm(down, residual, self._norm, self._eps)
 
-    def _behind_attention(
-        self, i: int, attended: Tensor, residual: Tensor, next_norm: Tensor
-    ) -> Tensor:
-        """Finish layer `i`; return the residual stream behind it, normalised for what is next."""
+    def _behind_attention(self, i: int, attended: Tensor, residual: Tensor) -> Tensor:
+        """Finish layer `i`, but for adding to the residual stream what is returned."""
         layer = self._layers[i]
-        projected = linear(attended, layer.o_proj)
-        hidden = add_rms_norm(projected, residual, layer.post_attention_layernorm, self._eps)
-        down = linear(linear(hidden, layer.gate_up_proj), layer.down_proj)
-        return add_rms_norm(down, residual, next_norm, self._eps)
+        projected = device_linear(attended, layer.o_proj)
+        norm, taker = layer.post_attention_layernorm, layer.gate_up_proj
+        hidden = _added_and_normalised(projected, residual, norm, self._eps, taker)
+        gate_up = device_linear(hidden, layer.gate_up_proj)
+        return device_linear(_activated(gate_up, layer.down_proj), layer.down_proj)
+
+
+def _normalised(x: Tensor, norm: Tensor, eps: float, taker: DeviceWeight) -> Tensor | QuantizedRows:
+    """Return the norm of `x` in the numbers that a product with `taker` takes."""
+    dtype = taker.quantized_dtype
+    return rms_norm(x, norm, eps) if dtype is None else rms_norm_quantize(x, norm, eps, dtype)
+
+
+def _added_and_normalised(
+    x: Tensor, residual: Tensor, norm: Tensor, eps: float, taker: DeviceWeight
+) -> Tensor | QuantizedRows:
+    """Add `x` to the residual stream; return its norm as `_normalised` does."""
+    if taker.quantized_dtype is None:
+        return add_rms_norm(x, residual, norm, eps)
+    return add_rms_norm_quantize(x, residual, norm, eps, taker.quantized_dtype)
+
+
+def _activated(gate_up: Tensor, taker: DeviceWeight) -> Tensor | QuantizedRows:
+    """Return SiLU of gate, times up, as `_normalised` does."""
+    dtype = taker.quantized_dtype
+    return silu_and_mul(gate_up) if dtype is None else silu_and_mul_quantize(gate_up, dtype)

@@ -2,8 +2,8 @@
 
     out = x · weightᵀ
 
-What a decoder does with the result is part of the product: it is added to the residual stream, or
-goes through SiLU.
+What a decoder does with the result is part of the product on a CPU: it is added to the residual
+stream, or goes through SiLU. Weights on a GPU are device_linear.py's.
 """
 
 import ctypes
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .cpu import library
-from .gpu.interpreter import interpreting
+from .device_linear import DeviceWeight, device_linear
 from .silu_and_mul import silu_and_mul
 from .workspace import Workspace
 
@@ -35,11 +35,10 @@ class Layout(IntEnum):
     Q4 = 3
     ONEDNN = 4
     PLAIN = 5  # As it was, in the dtype of the output.
-    DEVICE = 6  # As it was, on a GPU, whose products can answer in another type.
 
     @property
     def is_native(self) -> bool:
-        return self not in (Layout.ONEDNN, Layout.PLAIN, Layout.DEVICE)
+        return self not in (Layout.ONEDNN, Layout.PLAIN)
 
 
 @dataclass(frozen=True)
@@ -79,8 +78,7 @@ def pack_weight(
     """Repack a weight for `linear`.
 
     Args:
-        weight: [out_features, in_features], float32 or bfloat16; on a GPU, where it stays as it is,
-            also float16.
+        weight: [out_features, in_features], float32 or bfloat16.
         out_dtype: what `linear` answers in: the dtype of the weight unless told otherwise.
             float32 for a bfloat16 weight gives the sums unrounded, as sampling wants them.
         is_gated: whether the first half of the rows is the gate of the second: `linear` then
@@ -93,8 +91,6 @@ def pack_weight(
             data = _panels(paired(weight) if is_gated else weight)
         case Layout.ONEDNN:
             data = torch.ops.mkldnn._reorder_linear_weight(weight, None)
-        case Layout.DEVICE:
-            data = weight
         case _:
             data = weight.to(out_dtype)
     num_rows, in_features = weight.shape
@@ -112,7 +108,9 @@ def paired(rows: Tensor) -> Tensor:
     return halves.view(2, -1, half, halves.shape[2]).transpose(0, 1).reshape(-1, *rows.shape[1:])
 
 
-def linear(x: Tensor, packed: PackedWeight, workspace: Workspace | None = None) -> Tensor:
+def linear(
+    x: Tensor, packed: PackedWeight | DeviceWeight, workspace: Workspace | None = None
+) -> Tensor:
     """Multiply the rows of `x` by a packed weight.
 
     The products are summed in float32. With our own kernels, a row of the result has the same bits
@@ -120,10 +118,12 @@ def linear(x: Tensor, packed: PackedWeight, workspace: Workspace | None = None) 
 
     Args:
         x: [num_rows, in_features], contiguous, of packed.in_dtype.
-        workspace: where our own kernels put the result; without one it has memory of its own.
+        workspace: where the CPU's own kernels put the result; without one it has memory of its own.
     Returns:
         [num_rows, out_features], contiguous, in packed.out_dtype.
     """
+    if isinstance(packed, DeviceWeight):
+        return device_linear(x, packed)
     if packed.layout.is_native:
         out = (workspace or Workspace()).take((len(x), packed.out_features), packed.out_dtype)
         _run(_library().linear, x, packed, out)
@@ -136,8 +136,6 @@ def add_linear(residual: Tensor, x: Tensor, packed: PackedWeight) -> None:
     """Add `linear(x, packed)` to `residual`, [num_rows, out_features] in packed.out_dtype."""
     if packed.layout.is_native:
         _run(_library().add_linear, x, packed, residual)
-    elif packed.layout is Layout.DEVICE and not packed.is_gated:
-        residual.addmm_(x, packed.data.T)
     else:
         residual.add_(linear(x, packed))
 
@@ -152,8 +150,6 @@ def _best_layout(weight: Tensor, out_dtype: torch.dtype) -> Layout:
     Where the processor lacks AVX512-BF16, or has the tile instructions (AMX) that only oneDNN uses,
     oneDNN is the faster one; it cannot keep float32 sums.
     """
-    if weight.is_cuda or interpreting():
-        return Layout.DEVICE
     cpu = library.load_for(weight.dtype)
     if weight.dtype == torch.float32:
         return Layout.PANELS if cpu else Layout.PLAIN
@@ -183,20 +179,9 @@ def _panels(weight: Tensor) -> Tensor:
 def _torch_product(x: Tensor, packed: PackedWeight) -> Tensor:
     if packed.layout is Layout.PLAIN:
         return F.linear(x.to(packed.out_dtype), packed.data)
-    if packed.layout is Layout.DEVICE:
-        return _device_product(x, packed)
     out = torch.ops.mkldnn._linear_pointwise(x, packed.data, None, "none", [], "")
     assert isinstance(out, Tensor)
     return out
-
-
-def _device_product(x: Tensor, packed: PackedWeight) -> Tensor:
-    if packed.out_dtype == packed.in_dtype:
-        return F.linear(x, packed.data)
-    if x.is_cuda:
-        # cuBLAS sums in float32 anyway; this leaves out the rounding.
-        return torch.mm(x, packed.data.T, out_dtype=packed.out_dtype)
-    return F.linear(x.to(packed.out_dtype), packed.data.to(packed.out_dtype))
 
 
 def _run(product: Callable[..., None], x: Tensor, packed: PackedWeight, out: Tensor) -> None:

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from .cpu import library
+from .device_linear import DeviceWeight
 from .linear import PackedWeight, linear
 
 
-def linear_argmax(x: Tensor, packed: PackedWeight) -> Tensor:
+def linear_argmax(x: Tensor, packed: PackedWeight | DeviceWeight) -> Tensor:
     """Say which output of `linear(x, packed)` is the largest in each row, the first of equal ones.
 
     Args:
@@ -21,7 +22,10 @@ def linear_argmax(x: Tensor, packed: PackedWeight) -> Tensor:
     Returns:
         int64 [num_rows]; -1 for a row that has a NaN or whose largest output is not finite.
     """
-    assert not packed.is_gated and packed.out_dtype == torch.float32
+    assert packed.out_dtype == torch.float32
+    if isinstance(packed, DeviceWeight):
+        return argmax_reference(linear(x, packed))
+    assert not packed.is_gated
     cpu = library.load_for(packed.in_dtype)
     if cpu is None or not packed.layout.is_native:
         return argmax_reference(linear(x, packed))

@@ -33,8 +33,8 @@ class ServeSettings(ProcessSettings):
     """What runs the model; auto takes a GPU if there is one."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Type of weights and activations; auto chooses what this machine computes fast."""
-    quantization: Literal["int8", "int4", "gguf"] | None = None
-    """Weights in 8 or 4 bits, or, with gguf, as a GGUF file has them; unset: in the dtype."""
+    quantization: Literal["fp8", "int8", "int4", "gguf"] | None = None
+    """Weights in few bits: int8; on a GPU fp8; on a CPU int4, or gguf: as the file has them."""
     load_format: Literal["auto", "safetensors", "gguf", "dummy"] = "auto"
     """How the weights are stored; dummy draws random ones and needs config.json only."""
     max_model_len: Count | None = None

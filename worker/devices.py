@@ -9,10 +9,11 @@ from . import cpu
 from .device_memory import CudaMemory, DeviceMemory
 from .kv_cache import default_kv_cache_bytes
 from .memory import available_bytes, machine_bytes
-from .settings import DeviceName, Dtype, KvCacheDtype
+from .settings import DeviceName, Dtype, KvCacheDtype, Quantization
 
 # Compute capability: older GPUs do not convert from and to 8 bits.
 _FIRST_WITH_FP8 = (8, 9)
+GPUS_WITH_FP8 = "a GPU of compute capability 8.9 or newer, such as an L4 or an H100"
 
 
 def choose_device(name: DeviceName) -> torch.device:
@@ -37,12 +38,14 @@ def choose_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
     """Return the type of weights and activations; `auto` is what the device computes fast."""
     if device.type == "cuda":
         return torch.bfloat16 if dtype == "auto" else getattr(torch, dtype)
-    if dtype == "float16":
+    if dtype != "float16":
+        return cpu.choose_dtype(dtype)
+    if not runs_beside_cpu(device):
         raise StartupError(
             "--dtype float16 is for GPUs; a CPU computes it slowly. Give bfloat16 or float32, or"
             " leave the flag out."
         )
-    return cpu.choose_dtype(dtype)
+    return torch.float16
 
 
 def choose_cache_dtype(name: KvCacheDtype, dtype: torch.dtype, device: torch.device) -> torch.dtype:
@@ -54,12 +57,30 @@ def choose_cache_dtype(name: KvCacheDtype, dtype: torch.dtype, device: torch.dev
             f"--kv-cache-dtype {name} is for GPUs, and the model runs on the CPU. Leave the flag"
             " out."
         )
-    if device.type == "cuda" and torch.cuda.get_device_capability(device) < _FIRST_WITH_FP8:
-        raise StartupError(
-            f"--kv-cache-dtype {name} wants a GPU of compute capability 8.9 or newer, such as an L4"
-            " or an H100. Leave the flag out."
-        )
+    if not has_fp8(device):
+        raise StartupError(f"--kv-cache-dtype {name} wants {GPUS_WITH_FP8}. Leave the flag out.")
     return torch.float8_e4m3fn
+
+
+def check_quantization(quantization: Quantization | None, device: torch.device) -> None:
+    """Raise StartupError where the device does not multiply by such weights."""
+    match quantization, runs_beside_cpu(device):
+        case "fp8", False:
+            reason = "is for GPUs, and the model runs on the CPU. Give int8 or int4"
+        case (("int4" | "gguf"), True):
+            reason = "is for CPUs, and the model runs on a GPU. Give fp8 or int8"
+        case "fp8", True if not has_fp8(device):
+            reason = f"wants {GPUS_WITH_FP8}. Give int8"
+        case _:
+            return
+    raise StartupError(f"--quantization {quantization} {reason}, or leave the flag out.")
+
+
+def has_fp8(device: torch.device) -> bool:
+    """Say whether a GPU has numbers of type float8_e4m3fn; Triton's interpreter has."""
+    if device.type != "cuda":
+        return True
+    return torch.cuda.get_device_capability(device) >= _FIRST_WITH_FP8
 
 
 def describe_device(device: torch.device) -> str:

@@ -29,7 +29,14 @@ from .device_rows import DeviceRows
 from .device_runner import DeviceRunner
 from .device_stream import stream_of
 from .device_trial import try_out
-from .devices import choose_cache_dtype, choose_device, choose_dtype, memory_of, runs_beside_cpu
+from .devices import (
+    check_quantization,
+    choose_cache_dtype,
+    choose_device,
+    choose_dtype,
+    memory_of,
+    runs_beside_cpu,
+)
 from .dummy_checkpoint import DummyCheckpoint
 from .dummy_plans import EVERY_KIND_OF_SAMPLING
 from .gguf_checkpoint import GGUFCheckpoint
@@ -61,7 +68,8 @@ def load_model_runner(
     config, checkpoint = open_model(settings)
     dtype = choose_dtype(settings.dtype, device)
     cache_dtype = choose_cache_dtype(settings.kv_cache_dtype, dtype, device)
-    size = weights_bytes(config, checkpoint, dtype, settings.quantization, device)
+    stored = (config, checkpoint, dtype, settings.quantization, _queued_on(device))
+    size = weights_bytes(*stored)
     limits = choose_limits(settings, config, dtype, size, device)
     ready = describe(config, limits, dtype, size, device, cache_dtype)
     warn_of_memory(ready, device)
@@ -69,7 +77,7 @@ def load_model_runner(
     free_at_start_bytes = memory.free_bytes() if memory is not None else 0
     report.stage(f"config: {config.num_layers} layers, context of {limits.max_model_len:,} tokens")
 
-    weights = load_weights(config, checkpoint, dtype, settings.quantization, device)
+    weights = load_weights(*stored)
     return_freed_memory()
     report.stage(f"weights {size / 1e9:.2f} GB {settings.quantization or name_of(dtype)}")
 
@@ -104,7 +112,7 @@ def describe_worker(settings: WorkerSettings) -> tuple[ModelConfig, step_pb2.Wor
     _refuse(settings, device)
     config, checkpoint = open_model(settings)
     dtype = choose_dtype(settings.dtype, device)
-    size = weights_bytes(config, checkpoint, dtype, settings.quantization, device)
+    size = weights_bytes(config, checkpoint, dtype, settings.quantization, _queued_on(device))
     limits = choose_limits(settings, config, dtype, size, device)
     cache_dtype = choose_cache_dtype(settings.kv_cache_dtype, dtype, device)
     return config, describe(config, limits, dtype, size, device, cache_dtype)
@@ -199,13 +207,13 @@ def _device_runner(
     return DeviceRunner(decoder, kv_cache, rows, device_rows, model.ready, stream, recorder)
 
 
+def _queued_on(device: torch.device) -> torch.device | None:
+    return device if runs_beside_cpu(device) else None
+
+
 def _refuse(settings: WorkerSettings, device: torch.device) -> None:
     """Raise StartupError for what cannot be, whatever the model is."""
-    if settings.quantization is not None and runs_beside_cpu(device):
-        raise StartupError(
-            f"--quantization {settings.quantization} is for CPUs, and the model runs on a GPU."
-            " Leave the flag out, or give --device cpu."
-        )
+    check_quantization(settings.quantization, device)
     for name in (
         "block_size",
         "max_model_len",

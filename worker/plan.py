@@ -33,7 +33,7 @@ class PlanSettings:
     dtype: Dtype = "auto"
     """Type of weights and activations; auto chooses what this machine computes fast."""
     quantization: Quantization | None = None
-    """Weights in 8 or 4 bits, or, with gguf, as a GGUF file has them; unset: in the dtype."""
+    """Weights in few bits: int8; on a GPU fp8; on a CPU int4, or gguf: as the file has them."""
     block_size: Count = 16
     """Tokens in a KV block."""
     max_model_len: Count | None = None

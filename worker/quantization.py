@@ -1,4 +1,4 @@
-"""The numbers that a model's matrices are kept and multiplied in, as `--quantization` says."""
+"""The numbers that a CPU keeps a model's matrices in and multiplies, as `--quantization` says."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,9 +16,7 @@ from .huge_pages import HugePages
 from .settings import Quantization
 
 # Tied or not. In 4 bits SmolLM2-135M's head alone would cost 4.9 % of perplexity.
-_HEADS = ("lm_head.weight", "model.embed_tokens.weight")
-
-_CPU = torch.device("cpu")
+HEADS = ("lm_head.weight", "model.embed_tokens.weight")
 
 _QUANTIZE = {Layout.INT8: quantize_int8, Layout.Q4: quantize_int4}
 
@@ -31,13 +29,11 @@ class MatrixReader:
         checkpoint: Checkpoint,
         dtype: torch.dtype,
         quantization: Quantization | None,
-        device: torch.device = _CPU,
     ) -> None:
         """`dtype` is that of the activations, and of what is not quantized."""
         self._checkpoint = checkpoint
         self._dtype = dtype
         self._quantization = quantization
-        self._device = device
         self._pages = HugePages()
 
     def read(
@@ -68,7 +64,7 @@ class MatrixReader:
     ) -> PackedWeight:
         layout = self._layout(names)
         if layout is None:
-            parts = [self._checkpoint.read(name, self._dtype).to(self._device) for name in names]
+            parts = [self._checkpoint.read(name, self._dtype) for name in names]
             weight = parts[0] if len(parts) == 1 else torch.cat(parts)
             return pack_weight(weight, out_dtype, is_gated=is_gated)
         if self._quantization == "gguf":
@@ -91,10 +87,10 @@ class MatrixReader:
             case "int8":
                 return Layout.INT8
             case "int4":
-                return Layout.INT8 if names[0] in _HEADS else Layout.Q4
+                return Layout.INT8 if names[0] in HEADS else Layout.Q4
             case "gguf":
                 assert isinstance(self._checkpoint, GGUFCheckpoint)
                 layouts = {self._checkpoint.quantized_layout(name) for name in names}
                 return layouts.pop() if len(layouts) == 1 else None
-            case None:
+            case _:
                 return None

@@ -10,7 +10,7 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 DeviceName = Literal["auto", "cpu", "cuda"]
 KvCacheDtype = Literal["auto", "fp8"]
 LoadFormat = Literal["auto", "safetensors", "gguf", "dummy"]
-Quantization = Literal["int8", "int4", "gguf"]
+Quantization = Literal["fp8", "int8", "int4", "gguf"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class WorkerSettings(TransportSettings):
     dtype: Dtype = "auto"
     """Type of weights and activations; auto chooses what this machine computes fast."""
     quantization: Quantization | None = None
-    """Weights in 8 or 4 bits, or, with gguf, as a GGUF file has them; unset: in the dtype."""
+    """Weights in few bits: int8; on a GPU fp8; on a CPU int4, or gguf: as the file has them."""
     load_format: LoadFormat = "auto"
     """How the weights are stored; dummy draws random ones and needs config.json only."""
     block_size: Count = 16

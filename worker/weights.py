@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from octavo.kernels.decoder_layers import LayerWeights
-from octavo.kernels.linear import pack_weight
+from octavo.kernels.device_layers import DeviceLayerWeights
+from octavo.kernels.device_linear import DeviceWeight
 from octavo.startup import StartupError
 
 from .checkpoint import Checkpoint
-from .devices import runs_beside_cpu
+from .device_matrices import DeviceMatrixReader
 from .models.config import ModelConfig
 from .models.decoder import DecoderWeights
 from .quantization import MatrixReader
@@ -29,11 +30,10 @@ _MATRICES = {
     "gate_up_proj": ("mlp.gate_proj", "mlp.up_proj"),
     "down_proj": ("mlp.down_proj",),
 }
+_NORMS = ("input_layernorm", "post_attention_layernorm")
 _EMBEDDING = "model.embed_tokens.weight"
 
 _MOST_NAMES_LOGGED = 5
-
-_CPU = torch.device("cpu")
 
 
 def expected_tensors(config: ModelConfig) -> dict[str, tuple[int, ...]]:
@@ -69,11 +69,11 @@ def weights_bytes(
     checkpoint: Checkpoint,
     dtype: torch.dtype,
     quantization: Quantization | None = None,
-    device: torch.device = _CPU,
+    device: torch.device | None = None,
 ) -> int:
-    """Return the memory of the loaded weights, with a tied head that is apart, as below."""
+    """Return the memory of the weights that `load_weights` would return."""
     shapes = expected_tensors(config)
-    reader = MatrixReader(checkpoint, dtype, quantization)
+    reader = _matrix_reader(checkpoint, dtype, quantization, device)
     matrices = [] if _shares_embedding(config, device) else [_head(config)]
     for i in range(config.num_layers):
         matrices += _layer_matrices(i).values()
@@ -90,47 +90,68 @@ def load_weights(
     checkpoint: Checkpoint,
     dtype: torch.dtype,
     quantization: Quantization | None = None,
-    device: torch.device = _CPU,
+    device: torch.device | None = None,
 ) -> DecoderWeights:
     """Read and pack all weights as `dtype`, the matrices of linear layers quantized if wished.
 
+    Args:
+        device: the one that steps are queued on; None: the CPU computes them.
     Raises StartupError naming file and tensor if one is missing or has another shape or type than
     the model's config says.
     """
     _check(config, checkpoint)
-    reader = MatrixReader(checkpoint, dtype, quantization, device)
+    reader = _matrix_reader(checkpoint, dtype, quantization, device)
 
     def vector(name: str) -> Tensor:
         return checkpoint.read(f"{name}.weight", dtype).to(device)
 
-    def layers() -> Iterator[LayerWeights]:
+    def layers() -> Iterator[LayerWeights | DeviceLayerWeights]:
         for i in range(config.num_layers):
-            layer = f"model.layers.{i}"
-            yield LayerWeights(
-                input_layernorm=vector(f"{layer}.input_layernorm"),
-                post_attention_layernorm=vector(f"{layer}.post_attention_layernorm"),
-                **{
-                    name: reader.read(parts, is_gated=name == "gate_up_proj")
-                    for name, parts in _layer_matrices(i).items()
-                },
-            )
+            first, second = (vector(f"model.layers.{i}.{name}") for name in _NORMS)
+            matrices = _layer_matrices(i).items()
+            if isinstance(reader, DeviceMatrixReader):
+                yield DeviceLayerWeights(
+                    input_layernorm=first,
+                    post_attention_layernorm=second,
+                    **{name: reader.read(parts) for name, parts in matrices},
+                )
+            else:
+                yield LayerWeights(
+                    input_layernorm=first,
+                    post_attention_layernorm=second,
+                    **{
+                        name: reader.read(parts, is_gated=name == "gate_up_proj")
+                        for name, parts in matrices
+                    },
+                )
 
     embed_tokens = checkpoint.read(_EMBEDDING, dtype).to(device)
-    if _shares_embedding(config, device):
-        lm_head = pack_weight(embed_tokens, torch.float32)
-    else:
-        lm_head = reader.read(_head(config), out_dtype=torch.float32)
     return DecoderWeights(
         embed_tokens=embed_tokens,
         layers=tuple(layers()),
         norm=vector("model.norm"),
-        lm_head=lm_head,
+        lm_head=(
+            DeviceWeight(embed_tokens, torch.float32)
+            if _shares_embedding(config, device)
+            else reader.read(_head(config), out_dtype=torch.float32)
+        ),
     )
 
 
-def _shares_embedding(config: ModelConfig, device: torch.device) -> bool:
+def _matrix_reader(
+    checkpoint: Checkpoint,
+    dtype: torch.dtype,
+    quantization: Quantization | None,
+    device: torch.device | None,
+) -> MatrixReader | DeviceMatrixReader:
+    if device is None:
+        return MatrixReader(checkpoint, dtype, quantization)
+    return DeviceMatrixReader(checkpoint, dtype, quantization, device)
+
+
+def _shares_embedding(config: ModelConfig, device: torch.device | None) -> bool:
     """Whether a tied head is the embedding itself: a device multiplies by it as it lies."""
-    return config.tie_word_embeddings and runs_beside_cpu(device)
+    return config.tie_word_embeddings and device is not None
 
 
 def _head(config: ModelConfig) -> tuple[str, ...]:

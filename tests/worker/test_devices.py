@@ -5,7 +5,14 @@ import torch
 
 from octavo.startup import StartupError
 from octavo.worker import devices
-from octavo.worker.devices import batched_tokens, choose_cache_dtype, choose_device, choose_dtype
+from octavo.worker.devices import (
+    batched_tokens,
+    check_quantization,
+    choose_cache_dtype,
+    choose_device,
+    choose_dtype,
+)
+from octavo.worker.settings import Quantization
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 
@@ -50,6 +57,25 @@ def test_a_cache_of_eight_bits_is_for_gpus(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 6))
     with pytest.raises(StartupError, match="compute capability 8.9"):
         choose_cache_dtype("fp8", torch.bfloat16, CUDA)
+
+
+def test_a_device_multiplies_by_some_quantized_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 9))
+    of_gpus: tuple[Quantization | None, ...] = (None, "fp8", "int8")
+    of_cpus: tuple[Quantization | None, ...] = (None, "int8", "int4", "gguf")
+    for quantization in of_gpus:
+        check_quantization(quantization, CUDA)
+    for quantization in of_cpus:
+        check_quantization(quantization, CPU)
+    for quantization in set(of_cpus) - set(of_gpus):
+        with pytest.raises(StartupError, match=f"--quantization {quantization} is for CPUs"):
+            check_quantization(quantization, CUDA)
+    with pytest.raises(StartupError, match="--quantization fp8 is for GPUs, .* Give int8 or int4"):
+        check_quantization("fp8", CPU)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 6))
+    check_quantization("int8", CUDA)
+    with pytest.raises(StartupError, match=r"compute capability 8\.9 .* Give int8, or leave"):
+        check_quantization("fp8", CUDA)
 
 
 def test_float16_is_not_for_cpus() -> None:

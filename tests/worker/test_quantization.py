@@ -7,7 +7,7 @@ import gguf
 import pytest
 import torch
 
-from octavo.kernels.linear import Layout, linear
+from octavo.kernels.linear import Layout, PackedWeight, linear
 from octavo.startup import StartupError, StartupReport
 from octavo.worker.loading import describe_worker, load_model_runner, open_model
 from octavo.worker.plan import PlanSettings, make_plan
@@ -84,6 +84,7 @@ def test_the_plan_knows_what_the_weights_take(quantization: Quantization, tmp_pa
     # Of panels that are full, all bytes are counted.
     weights = load_weights(config, checkpoint, torch.float32, quantization)
     down = weights.layers[0].down_proj
+    assert isinstance(down, PackedWeight)
     if down.layout is not Layout.PLAIN and down.out_features % 64 == 0:
         names = {"model.layers.0.mlp.down_proj.weight": (down.out_features, down.in_features)}
         assert reader(path, quantization).num_bytes(names) == down.data.nbytes
@@ -94,8 +95,10 @@ def test_the_head_of_a_4_bit_model_has_8_bits(tied: bool, tmp_path: Path) -> Non
     save_tiny_llama(tmp_path, tie_word_embeddings=tied)
     config, checkpoint = open_model(settings_for(tmp_path))
     weights = load_weights(config, checkpoint, torch.float32, "int4")
-    assert weights.lm_head.layout in (Layout.INT8, Layout.PLAIN)
-    assert weights.layers[0].o_proj.layout in (Layout.Q4, Layout.PLAIN)
+    head, projection = weights.lm_head, weights.layers[0].o_proj
+    assert isinstance(head, PackedWeight) and isinstance(projection, PackedWeight)
+    assert head.layout in (Layout.INT8, Layout.PLAIN)
+    assert projection.layout in (Layout.Q4, Layout.PLAIN)
 
 
 def test_kv_is_not_interchangeable_between_quantizations(tmp_path: Path) -> None:

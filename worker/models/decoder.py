@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from octavo.kernels.decoder_layers import DecoderLayers, LayerWeights
-from octavo.kernels.device_layers import DeviceLayers
+from octavo.kernels.device_layers import DeviceLayers, DeviceLayerWeights
+from octavo.kernels.device_linear import DeviceWeight
 from octavo.kernels.kv_blocks import KvBlocks
 from octavo.kernels.kv_pages import KvPages
 from octavo.kernels.linear import PackedWeight, linear
@@ -43,9 +44,9 @@ class StepInput:
 class DecoderWeights:
     embed_tokens: Tensor
     """[vocab_size, hidden_size]; its dtype is that of all activations."""
-    layers: tuple[LayerWeights, ...]
+    layers: tuple[LayerWeights | DeviceLayerWeights, ...]
     norm: Tensor
-    lm_head: PackedWeight
+    lm_head: PackedWeight | DeviceWeight
     """Answers in float32."""
 
 
@@ -97,12 +98,12 @@ def _layers(
     kv_cache: Sequence[KvPages | KvBlocks],
     max_model_len: int,
 ) -> DecoderLayers | DeviceLayers:
-    """Return the layers for the processor that the cache is laid out for."""
+    """Return the layers for the processor that weights and cache are laid out for."""
     cos_sin = cos_sin_table(config, max_model_len).to(weights.embed_tokens.device)
     pages = [each for each in kv_cache if isinstance(each, KvPages)]
     if pages:
         return DecoderLayers(
-            weights.layers,
+            [each for each in weights.layers if isinstance(each, LayerWeights)],
             pages,
             cos_sin,
             embed_tokens=weights.embed_tokens,
@@ -112,7 +113,7 @@ def _layers(
         )
     blocks = [each for each in kv_cache if isinstance(each, KvBlocks)]
     return DeviceLayers(
-        weights.layers,
+        [each for each in weights.layers if isinstance(each, DeviceLayerWeights)],
         blocks,
         cos_sin,
         embed_tokens=weights.embed_tokens,

@@ -10,6 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import LlamaForCausalLM
 
+from octavo.kernels.device_linear import DeviceWeight
 from octavo.startup import StartupReport
 from octavo.v1.common_pb2 import SamplingParams, TokenIds
 from octavo.v1.scheduling_pb2 import SubmitRequest
@@ -167,6 +168,7 @@ def test_a_tied_head_is_the_embedding_itself(tmp_path: Path) -> None:
     model = save_tiny_llama(tmp_path, num_hidden_layers=1, tie_word_embeddings=True)
     runner = loaded(tmp_path)
     weights = runner._decoder._weights
-    assert weights.lm_head.data.data_ptr() == weights.embed_tokens.data_ptr()
+    assert isinstance(weights.lm_head, DeviceWeight)
+    assert weights.lm_head.matrix is weights.embed_tokens
     num_parameters = sum(each.numel() for each in model.parameters())
     assert runner.describe().memory.weights_bytes == 4 * num_parameters
