@@ -21,7 +21,7 @@ class QuantizedRows(NamedTuple):
 
     Attributes:
         values: [num_rows, dim], float8_e4m3fn or int8.
-        scales: float32 [num_rows].
+        scales: float32 [num_rows]; NaN for a row that is not all finite.
     """
 
     values: Tensor
@@ -50,4 +50,5 @@ def quantize_rows_reference(x: Tensor, dtype: torch.dtype) -> QuantizedRows:
     largest = float((torch.iinfo if is_int else torch.finfo)(dtype).max)
     absmax = wide.abs().amax(dim=-1).clamp_(min=_LEAST_ABSMAX)
     values = wide * (largest / absmax)[:, None]
-    return QuantizedRows((values.round_() if is_int else values).to(dtype), absmax / largest)
+    scales = absmax / largest + (wide * 0).sum(dim=-1)
+    return QuantizedRows((values.round_() if is_int else values).to(dtype), scales)

@@ -21,7 +21,8 @@ def quantize_rows(x: Tensor, dtype: torch.dtype) -> QuantizedRows:
         x: [num_rows, dim], contiguous, dim up to 32768; float32, float16 or bfloat16.
     """
     assert x.is_contiguous()
-    return launch_quantizing(_quantize_rows_kernel, *x.shape, dtype, x.device, {"x_ptr": x})
+    num_rows, dim = x.shape
+    return launch_quantizing(_quantize_rows_kernel, num_rows, dim, dtype, x.device, {"x_ptr": x})
 
 
 def aot_specializations() -> Iterator[Specialization]:

@@ -18,7 +18,7 @@ def rms_normalized(rows, weight, eps, num_columns):
 
 @triton.jit
 def quantized(rows, LARGEST: tl.constexpr, TYPE: tl.constexpr):
-    """Return rows as numbers up to LARGEST, and the scale of each row.
+    """Return rows as numbers up to LARGEST, and the scale of each row; NaN if one is not finite.
 
     Args:
         rows: float32 [ROWS, BLOCK], zero where there is nothing.
@@ -29,4 +29,5 @@ def quantized(rows, LARGEST: tl.constexpr, TYPE: tl.constexpr):
     if TYPE == tl.int8:
         # Floats of this size have no digits behind the point: the sum is rounded, half to even.
         values = (values + 12582912.0) - 12582912.0
-    return values.to(TYPE), absmax / LARGEST
+    # A maximum does not tell of NaN, nor do whole numbers.
+    return values.to(TYPE), absmax / LARGEST + tl.sum(rows * 0.0, axis=1)

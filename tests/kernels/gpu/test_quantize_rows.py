@@ -1,5 +1,6 @@
 """Quantization of rows on a GPU against exact division, and the reference with it."""
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -36,6 +37,18 @@ def test_halves_are_rounded_to_even(device: str, quantize: Quantize) -> None:
     x = torch.tensor([[127, 0.5, 1.5, 2.5, -0.5, -1.5, 3.4999]], device=device)
     values, scales = quantize(x, torch.int8)
     assert values.tolist() == [[127, 0, 2, 2, 0, -2, 3]] and scales.tolist() == [1.0]
+
+
+@BOTH
+@QUANTIZED
+@pytest.mark.filterwarnings("ignore:invalid value encountered")
+def test_a_row_that_is_not_all_finite_says_so(
+    device: str, quantize: Quantize, quantized: torch.dtype
+) -> None:
+    x = torch.ones(4, 100, device=device)
+    x[0, 7], x[1, 50], x[2, 99] = math.nan, math.inf, -math.inf
+    _, scales = quantize(x, quantized)
+    assert scales.isnan().tolist() == [True, True, True, False]
 
 
 @BOTH
