@@ -1,7 +1,7 @@
-"""Reads 4-bit weights as AWQ and GPTQ write them.
+"""Reads 4-bit weights as AWQ, GPTQ and compressed-tensors write them.
 
-Both pack eight numbers into an int32, four bits each, from the lowest up; AWQ neighbouring outputs
-in the order 0 2 4 6 1 3 5 7, GPTQ neighbouring inputs, and outputs of the zero points.
+All pack eight numbers into an int32, four bits each, from the lowest up; AWQ neighbouring outputs
+in the order 0 2 4 6 1 3 5 7, the others neighbouring inputs, and outputs of the zero points.
 
 | tensor | AWQ | GPTQ |
 |---|---|---|
@@ -10,8 +10,12 @@ in the order 0 2 4 6 1 3 5 7, GPTQ neighbouring inputs, and outputs of the zero 
 | scales | [num_groups, out_features] | [num_groups, out_features] |
 | g_idx | | [in_features], the group of each input |
 
+Of compressed-tensors ("pack-quantized", symmetric) weight_packed is GPTQ's qweight transposed, and
+weight_scale its scales; all zero points are 8.
+
 Sources: AWQ (Lin et al., 2023) and AutoAWQ (https://github.com/casper-hansen/AutoAWQ); GPTQ
-(Frantar et al., 2022) and GPTQModel (https://github.com/ModelCloud/GPTQModel).
+(Frantar et al., 2022) and GPTQModel (https://github.com/ModelCloud/GPTQModel); compressed-tensors
+(https://github.com/vllm-project/compressed-tensors).
 """
 
 from typing import Literal
@@ -72,6 +76,24 @@ def read_gptq(
     if permutation is not None:
         values = values[:, permutation]
     return pack_int4_weight(values, scales, _unpacked(qzeros).flatten(1), group_size, permutation)
+
+
+def read_packed(weight_packed: Tensor, weight_scale: Tensor, group_size: int) -> Int4Weight:
+    """Repack a layer of a compressed-tensors checkpoint.
+
+    Args:
+        group_size: as the checkpoint's configuration has it; -1 is all inputs.
+    Raises:
+        ValueError: the shapes do not fit together, or the size of the groups is not supported.
+    """
+    values, scales = _unpacked(weight_packed).flatten(1), weight_scale.T.contiguous()
+    num_groups = _num_groups(values.shape[1], group_size)
+    if scales.shape != (num_groups, len(values)):
+        raise ValueError(
+            f"scales of {list(weight_scale.shape)} do not fit a weight of {len(values)} outputs"
+            f" and {num_groups} groups"
+        )
+    return pack_int4_weight(values, scales, torch.full_like(scales, 8), group_size)
 
 
 def _unpacked(packed: Tensor) -> Tensor:

@@ -85,13 +85,13 @@ def pack_int4_weight(
     """
     out_features, in_features = values.shape
     num_blocks = -(-in_features // BLOCK_SIZE)
-    if group_size == -1:
-        group_size = num_blocks * BLOCK_SIZE
-    if group_size not in (32, 64) and (group_size <= 0 or group_size % BLOCK_SIZE):
+    if not is_group_size(group_size):
         raise ValueError(
             f"4-bit weights in groups of {group_size} inputs are not supported: "
             "quantize in groups of 32, 64, 128 or a multiple of 128, or with one group (-1)"
         )
+    if group_size == -1:
+        group_size = num_blocks * BLOCK_SIZE
     padded = F.pad(values, (0, num_blocks * BLOCK_SIZE - in_features)).int()
     parts = padded.view(out_features, num_blocks, -1, _WORDS_PER_BLOCK).permute(1, 0, 3, 2)
     words = (parts << _shifts(values.device)).sum(dim=3).to(torch.int16)
@@ -99,6 +99,19 @@ def pack_int4_weight(
     # Groups that end behind the last input: a kernel reads their scales.
     extra = -(-num_blocks * BLOCK_SIZE // group_size) - len(bits)
     return Int4Weight(words, F.pad(bits, (0, 0, 0, extra)), group_size, in_features, permutation)
+
+
+def is_group_size(group_size: int) -> bool:
+    """Say whether weights in such groups can be packed; -1 is all inputs."""
+    return group_size in (-1, 32, 64) or (group_size > 0 and group_size % BLOCK_SIZE == 0)
+
+
+def int4_weight_bytes(out_features: int, in_features: int, group_size: int) -> int:
+    """Return the memory of a packed weight; `group_size` as pack_int4_weight takes it."""
+    num_blocks = -(-in_features // BLOCK_SIZE)
+    num_groups = 1 if group_size == -1 else -(-num_blocks * BLOCK_SIZE // group_size)
+    words_bytes = num_blocks * _WORDS_PER_BLOCK * torch.int16.itemsize
+    return out_features * (words_bytes + num_groups * torch.int32.itemsize)
 
 
 def stack_int4_weights(parts: Sequence[Int4Weight]) -> Int4Weight:

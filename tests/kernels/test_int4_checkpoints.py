@@ -4,20 +4,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from octavo.kernels.int4_checkpoints import read_awq, read_gptq
+from octavo.kernels.int4_checkpoints import read_awq, read_gptq, read_packed
 from octavo.kernels.int4_weight import Int4Weight, pack_int4_weight, stack_int4_weights
 from octavo.kernels.w4a16_linear import w4a16_linear
+from tests.kernels.int4_packing import AWQ_ORDER, pack
 
 OUT_FEATURES, IN_FEATURES = 24, 416
 GROUP_SIZES = pytest.mark.parametrize("group_size", [32, 64, 128, -1])
-
-
-def pack(numbers: Tensor, order: tuple[int, ...] = (0, 1, 2, 3, 4, 5, 6, 7)) -> Tensor:
-    """Pack eight neighbours of a row into an int32, number order[i] in the i-th four bits."""
-    words = torch.zeros(len(numbers), numbers.shape[1] // 8, dtype=torch.int64)
-    for place, column in enumerate(order):
-        words |= numbers[:, column::8].long() << (4 * place)
-    return words.to(torch.int32)
 
 
 def random_layer(group_size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -38,8 +31,8 @@ def exact(values: Tensor, scales: Tensor, zero_points: Tensor, groups: Tensor) -
 @GROUP_SIZES
 def test_reads_awq(group_size: int) -> None:
     values, scales, zero_points, groups = random_layer(group_size)
-    order = (0, 2, 4, 6, 1, 3, 5, 7)
-    weight = read_awq(pack(values.T, order), pack(zero_points, order), scales, group_size)
+    qweight, qzeros = pack(values.T, AWQ_ORDER), pack(zero_points, AWQ_ORDER)
+    weight = read_awq(qweight, qzeros, scales, group_size)
     assert torch.equal(weight.dequantized(), exact(values, scales, zero_points, groups))
 
 
@@ -59,6 +52,16 @@ def test_reads_gptq(group_size: int, is_in_order: bool) -> None:
     older = (qzeros.long() - 0x11111111).to(torch.int32)
     weight = read_gptq(qweight, older, scales, g_idx, group_size)
     assert torch.equal(weight.dequantized(), expected)
+
+
+@GROUP_SIZES
+def test_reads_what_compressed_tensors_packs(group_size: int) -> None:
+    values, scales, zero_points, groups = random_layer(group_size)
+    weight = read_packed(pack(values), scales.T, group_size)
+    expected = exact(values, scales, torch.full_like(zero_points, 8), groups)
+    assert torch.equal(weight.dequantized(), expected)
+    with pytest.raises(ValueError, match="do not fit a weight of 24 outputs"):
+        read_packed(pack(values), scales.T[1:], group_size)
 
 
 def test_zero_points_of_symmetric_gptq_are_8() -> None:
