@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path
+from types import MappingProxyType
 from zlib import crc32
 
 import torch
@@ -21,11 +22,19 @@ class DummyCheckpoint:
 
     readable_types = frozenset({"F32"})
 
-    def __init__(self, path: Path, shapes: Mapping[str, tuple[int, ...]], seed: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        shapes: Mapping[str, tuple[int, ...]],
+        seed: int,
+        types: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """`types` are of those tensors that are not F32."""
         self.path = path
         self._seed = seed
         self._tensors = {
-            name: StoredTensor(path, name, shape, "F32") for name, shape in shapes.items()
+            name: StoredTensor(path, name, shape, types.get(name, "F32"))
+            for name, shape in shapes.items()
         }
         self._pool = torch.empty(_POOL_SIZE).normal_(
             0, _STANDARD_DEVIATION, generator=torch.Generator().manual_seed(seed)
@@ -39,8 +48,10 @@ class DummyCheckpoint:
         shape = torch.Size(self._tensors[name].shape)
         if len(shape) == 1:
             return torch.ones(shape, dtype=dtype)
-        # Each tensor begins elsewhere in the stretch, at a place that its name decides.
-        pool = self._pool.to(dtype).roll(crc32(name.encode()) % _POOL_SIZE)
+        # Each tensor begins elsewhere in the stretch, at a place that its name decides. Of whole
+        # numbers any bits will do.
+        pool = self._pool.to(dtype) if dtype.is_floating_point else self._pool.view(dtype)
+        pool = pool.roll(crc32(name.encode()) % _POOL_SIZE)
         return pool.repeat(-(-shape.numel() // _POOL_SIZE))[: shape.numel()].view(shape)
 
     def content_hash(self) -> bytes:

@@ -1,10 +1,8 @@
 """From settings to a runner that is warm: which files, which type, how much memory."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -16,7 +14,6 @@ from octavo.v1 import step_pb2
 from .capacity import (
     choose_limits,
     describe,
-    name_of,
     room,
     warn_of_context,
     warn_of_memory,
@@ -43,13 +40,13 @@ from .gguf_checkpoint import GGUFCheckpoint
 from .kv_cache import allocate_kv_cache
 from .memory import return_freed_memory
 from .memory_ledger import MemoryLedger
+from .model_directory import open_directory, open_dummy
 from .model_runner import ModelRunner
 from .models.config import ModelConfig
 from .models.decoder import Decoder, DecoderWeights
 from .rows import RowLimits, Rows
-from .safetensors_checkpoint import SafetensorsCheckpoint
 from .settings import WorkerSettings
-from .weights import expected_tensors, load_weights, model_hash, weights_bytes
+from .weights import expected_tensors, load_weights, model_hash, numbers_of, weights_bytes
 
 _WARM_UP_TOKENS = 8
 
@@ -79,7 +76,7 @@ def load_model_runner(
 
     weights = load_weights(*stored)
     return_freed_memory()
-    report.stage(f"weights {size / 1e9:.2f} GB {settings.quantization or name_of(dtype)}")
+    report.stage(f"weights {size / 1e9:.2f} GB {numbers_of(*stored[1:])}")
 
     model = _Model(config, weights, limits, ready, cache_dtype)
     if memory is not None:
@@ -136,18 +133,14 @@ def open_model(settings: WorkerSettings) -> tuple[ModelConfig, Checkpoint]:
             f"{path}: --quantization gguf runs the weights of a .gguf file as they are stored, and"
             " these are not. Give int8 or int4, or leave the flag out."
         )
+    is_dummy = settings.load_format == "dummy"
     if is_directory:
-        config = ModelConfig.from_hf(
-            _read_json(path / "config.json"),
-            _read_json(path / "generation_config.json", {}),
-            str(path / "config.json"),
-        )
-    else:
-        file = GGUFFile.open(path)
-        config = ModelConfig.from_gguf(file)
-    if settings.load_format == "dummy":
+        return open_dummy(path, settings.seed) if is_dummy else open_directory(path)
+    file = GGUFFile.open(path)
+    config = ModelConfig.from_gguf(file)
+    if is_dummy:
         return config, DummyCheckpoint(path, expected_tensors(config), settings.seed)
-    return config, SafetensorsCheckpoint(path) if is_directory else GGUFCheckpoint(file, config)
+    return config, GGUFCheckpoint(file, config)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,18 +219,6 @@ def _refuse(settings: WorkerSettings, device: torch.device) -> None:
         value = getattr(settings, name)
         if value is not None and value < 1:
             raise StartupError(f"--{name.replace('_', '-')} is {value}; give at least 1.")
-
-
-def _read_json(path: Path, default: dict[str, Any] | None = None) -> dict[str, Any]:
-    if default is not None and not path.exists():
-        return default
-    try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise StartupError(f"{path}: cannot be read: {error}.") from error
-    if not isinstance(value, dict):
-        raise StartupError(f"{path}: not a JSON object.")
-    return value
 
 
 def _warm_up(runner: ModelRunner | DeviceRunner, limits: RowLimits) -> None:

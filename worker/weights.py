@@ -18,6 +18,7 @@ from .device_matrices import DeviceMatrixReader
 from .models.config import ModelConfig
 from .models.decoder import DecoderWeights
 from .quantization import MatrixReader
+from .quantized_checkpoint import QuantizedCheckpoint
 from .settings import Quantization
 
 # Computed from the config here; some converters store them nevertheless.
@@ -64,6 +65,13 @@ def expected_tensors(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def shapes_of_matrices(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each matrix of the layers, as `expected_tensors` has it."""
+    shapes = expected_tensors(config)
+    groups = (each for i in range(config.num_layers) for each in _layer_matrices(i).values())
+    return {name: shapes[name] for names in groups for name in names}
+
+
 def weights_bytes(
     config: ModelConfig,
     checkpoint: Checkpoint,
@@ -83,6 +91,20 @@ def weights_bytes(
     return num_others * dtype.itemsize + sum(
         reader.num_bytes({name: shapes[name] for name in names}) for names in matrices
     )
+
+
+def numbers_of(
+    checkpoint: Checkpoint,
+    dtype: torch.dtype,
+    quantization: Quantization | None = None,
+    device: torch.device | None = None,
+) -> str:
+    """Say for people what most of the weights are once they are loaded."""
+    if quantization is not None:
+        return quantization
+    if device is not None and isinstance(checkpoint, QuantizedCheckpoint):
+        return checkpoint.form.kind
+    return str(dtype).removeprefix("torch.")
 
 
 def load_weights(

@@ -72,7 +72,6 @@ def test_end_tokens_come_from_the_generation_config_first() -> None:
         ({"sliding_window": 4096}, "sliding_window is 4096; only None is supported"),
         ({"attention_bias": True}, "attention_bias is True; only False is supported"),
         ({"hidden_act": "gelu"}, "hidden_act is 'gelu'; only 'silu' is supported"),
-        ({"quantization_config": {"bits": 4}}, "quantization_config is .*; only None"),
         ({"hidden_size": None}, "hidden_size is missing"),
         ({"num_hidden_layers": "two"}, "num_hidden_layers is 'two', not a positive whole number"),
         ({"rms_norm_eps": -1}, "rms_norm_eps is -1, not a positive number"),

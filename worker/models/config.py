@@ -188,7 +188,6 @@ def _refuse_other_architectures(fields: _Fields) -> None:
         ("sliding_window", None),
         ("attention_bias", False),
         ("mlp_bias", False),
-        ("quantization_config", None),
     ):
         value = fields.get(name)
         if value is not None and value != expected:
