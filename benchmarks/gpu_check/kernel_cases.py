@@ -7,15 +7,21 @@ import torch
 from torch import Tensor
 
 from octavo.kernels import activation_quantize as reference_quantize
+from octavo.kernels.add_rms_norm import add_rms_norm_reference
+from octavo.kernels.add_rms_norm_quantize import add_rms_norm_quantize_reference
 from octavo.kernels.copy_blocks import copy_blocks_reference
 from octavo.kernels.gpu.activation import silu_and_mul
 from octavo.kernels.gpu.activation_quantize import silu_and_mul_quantize
+from octavo.kernels.gpu.add_rms_norm import add_rms_norm
+from octavo.kernels.gpu.add_rms_norm_quantize import add_rms_norm_quantize
 from octavo.kernels.gpu.copy_blocks import copy_blocks
+from octavo.kernels.gpu.quantize_rows import quantize_rows
 from octavo.kernels.gpu.rms_norm import rms_norm
 from octavo.kernels.gpu.rms_norm_quantize import rms_norm_quantize
 from octavo.kernels.gpu.rope_and_store_kv import rope_and_store_kv
 from octavo.kernels.gpu.sampling import sample
 from octavo.kernels.kv_blocks import KvBlocks
+from octavo.kernels.quantize_rows import quantize_rows_reference
 from octavo.kernels.rms_norm import rms_norm_reference
 from octavo.kernels.rms_norm_quantize import rms_norm_quantize_reference
 from octavo.kernels.rope_and_store_kv import rope_and_store_kv_reference
@@ -35,49 +41,91 @@ _FP8_TOLERANCE = 2**-3
 def elementwise_cases(model: ModelShape, num_tokens: int) -> Iterator[KernelCase]:
     """Yield what a layer does to each token beside attention and products."""
     hidden, intermediate = model.hidden_size, model.intermediate_size
-
-    def norm_inputs(device: str, dtype: torch.dtype) -> Inputs:
-        x = torch.randn(num_tokens, hidden, device=device, dtype=dtype)
-        return [x, torch.randn(hidden, device=device, dtype=dtype)]
-
-    def gate_up(device: str, dtype: torch.dtype) -> Inputs:
-        return [torch.randn(num_tokens, 2 * intermediate, device=device, dtype=dtype)]
-
     yield KernelCase(
         "rms_norm",
         f"{num_tokens} x {hidden}",
-        norm_inputs,
+        lambda device, dtype: _rows(1, num_tokens, hidden, device, dtype),
         at_once(lambda x, weight: rms_norm(x, weight, _EPS)),
         lambda x, weight: rms_norm_reference(x, weight, _EPS),
         lambda inputs: all_bytes(inputs, inputs[0]),
     )
     yield KernelCase(
+        "add_rms_norm",
+        f"{num_tokens} x {hidden}",
+        lambda device, dtype: _rows(2, num_tokens, hidden, device, dtype),
+        at_once(lambda x, residual, weight: (add_rms_norm(x, residual, weight, _EPS), residual)),
+        lambda x, residual, weight: (
+            add_rms_norm_reference(x, residual, weight, _EPS),
+            residual,
+        ),
+        # The sum is written, too.
+        lambda inputs: all_bytes(inputs, inputs[0], inputs[1]),
+    )
+    yield KernelCase(
+        "silu_and_mul",
+        f"{num_tokens} x {2 * intermediate}",
+        lambda device, dtype: _rows(1, num_tokens, 2 * intermediate, device, dtype)[:1],
+        at_once(silu_and_mul),
+        silu_and_mul_reference,
+        lambda inputs: Cost(inputs[0].nbytes * 3 // 2),
+    )
+    yield from quantizing_cases(model, num_tokens)
+    yield rope_case(model, num_tokens)
+
+
+def quantizing_cases(model: ModelShape, num_tokens: int) -> Iterator[KernelCase]:
+    """Yield what is done to each token where products are of 8 bits."""
+    hidden, intermediate = model.hidden_size, model.intermediate_size
+    yield KernelCase(
+        "quantize_rows to fp8",
+        f"{num_tokens} x {hidden}",
+        lambda device, dtype: _rows(1, num_tokens, hidden, device, dtype)[:1],
+        at_once(lambda x: quantize_rows(x, _FP8)),
+        lambda x: quantize_rows_reference(x, _FP8),
+        lambda inputs: Cost(all_bytes(inputs).num_bytes + inputs[0].numel()),
+        tolerance=_FP8_TOLERANCE,
+    )
+    yield KernelCase(
         "rms_norm_quantize to fp8",
         f"{num_tokens} x {hidden}",
-        norm_inputs,
+        lambda device, dtype: _rows(1, num_tokens, hidden, device, dtype),
         at_once(lambda x, weight: rms_norm_quantize(x, weight, _EPS, _FP8)),
         lambda x, weight: rms_norm_quantize_reference(x, weight, _EPS, _FP8),
         lambda inputs: Cost(all_bytes(inputs).num_bytes + inputs[0].numel()),
         tolerance=_FP8_TOLERANCE,
     )
     yield KernelCase(
-        "silu_and_mul",
-        f"{num_tokens} x {2 * intermediate}",
-        gate_up,
-        at_once(silu_and_mul),
-        silu_and_mul_reference,
-        lambda inputs: Cost(inputs[0].nbytes * 3 // 2),
+        "add_rms_norm_quantize to fp8",
+        f"{num_tokens} x {hidden}",
+        lambda device, dtype: _rows(2, num_tokens, hidden, device, dtype),
+        at_once(
+            lambda x, residual, weight: (
+                *add_rms_norm_quantize(x, residual, weight, _EPS, _FP8),
+                residual,
+            )
+        ),
+        lambda x, residual, weight: (
+            *add_rms_norm_quantize_reference(x, residual, weight, _EPS, _FP8),
+            residual,
+        ),
+        lambda inputs: Cost(all_bytes(inputs, inputs[1]).num_bytes + inputs[0].numel()),
+        tolerance=_FP8_TOLERANCE,
     )
     yield KernelCase(
         "silu_and_mul_quantize to fp8",
         f"{num_tokens} x {2 * intermediate}",
-        gate_up,
+        lambda device, dtype: _rows(1, num_tokens, 2 * intermediate, device, dtype)[:1],
         at_once(lambda x: silu_and_mul_quantize(x, _FP8)),
         lambda x: reference_quantize.silu_and_mul_quantize_reference(x, _FP8),
         lambda inputs: Cost(inputs[0].nbytes + inputs[0].numel() // 2),
         tolerance=_FP8_TOLERANCE,
     )
-    yield rope_case(model, num_tokens)
+
+
+def _rows(num_inputs: int, num_rows: int, dim: int, device: str, dtype: torch.dtype) -> Inputs:
+    """Return inputs of [num_rows, dim], and the weight of their norm."""
+    inputs = torch.randn(num_inputs, num_rows, dim, device=device, dtype=dtype)
+    return [*inputs, torch.randn(dim, device=device, dtype=dtype)]
 
 
 def rope_case(model: ModelShape, num_tokens: int) -> KernelCase:
