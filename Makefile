@@ -68,10 +68,10 @@ test: test-fast
 serve: install
 	$(BIN)/octavo serve demo
 
-# For an A100, an H100 or H200, a B200; what was compiled before is kept.
+# For an A100, an RTX 4090, an H100 or H200, a B200, an RTX 5090; what was compiled before is kept.
 aot: export TRITON_CACHE_DIR := $(CURDIR)/build/triton
 aot: install
-	$(BIN)/python -m benchmarks.aot_table 80 90 100
+	$(BIN)/python -m benchmarks.aot_table 80 89 90 100 120
 
 # What a machine with a GPU and no network lacks, to be carried there.
 WHEELS := .wheels

@@ -1,6 +1,6 @@
 """What our Triton kernels take of GPUs, compiled ahead of time for each; needs no GPU.
 
-    python -m benchmarks.aot_table CAPABILITY ...        (`make aot`: 80 90 100)
+    python -m benchmarks.aot_table CAPABILITY ...        (`make aot`: 80 89 90 100 120)
 
 Each kernel in each launch of its table: registers of a thread, shared memory, spills, and whether
 products are Hopper's. Fails if one does not compile or takes more shared memory than there is, or

@@ -13,14 +13,11 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.errors import OutOfResources
 
-from .tensor_cores import TensorCores
+from .architecture import Architecture
 
 _WARP_SIZE = 32
 # What torch's allocator grants at least, so that loads of 16 bytes are allowed.
 _ALIGNMENT = 16
-# What a program may take of a multiprocessor, by capability (CUDA C++ Programming Guide, "Technical
-# Specifications per Compute Capability").
-_SHARED_KIB = {80: 163, 86: 99, 87: 163, 89: 99, 90: 227, 100: 227, 103: 227, 120: 99}
 _CUOBJDUMP = str(Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump")
 
 
@@ -34,7 +31,7 @@ class Specialization:
             "fp32". Pointers are taken to be aligned to 16 bytes; a number that is always divisible
             by 16, as Triton would notice at the launch, is "i32:16".
         constexprs: values of the others.
-        tensor_cores: whose launch it is; None where all have the same.
+        architecture: whose launch it is; None where all have the same.
     """
 
     kernel: Any
@@ -42,7 +39,7 @@ class Specialization:
     constexprs: Mapping[str, object]
     num_warps: int
     num_stages: int
-    tensor_cores: TensorCores | None = None
+    architecture: Architecture | None = None
 
     @property
     def name(self) -> str:
@@ -52,7 +49,7 @@ class Specialization:
         """Say whether GPUs of a compute capability have all of its types, and launch it so."""
         takes_fp8 = any("fp8e4nv" in kind for kind in self.signature.values())
         has_types = capability >= (89 if takes_fp8 else 80)
-        return has_types and self.tensor_cores in (None, TensorCores.of(capability))
+        return has_types and self.architecture in (None, Architecture.of(capability))
 
 
 def powers_of_2(first: int, last: int) -> Iterator[int]:
@@ -95,7 +92,7 @@ def compile_for(specialization: Specialization, capability: int) -> Resources:
         },
     )
     shared_bytes = compiled.metadata.shared
-    most_bytes = _SHARED_KIB[capability] * 1024
+    most_bytes = Architecture.of(capability).shared_kib * 1024
     if shared_bytes > most_bytes:
         raise OutOfResources(shared_bytes, most_bytes, "shared memory")
     if re.search(r"^\s*trap;", compiled.asm["ptx"], re.MULTILINE):

@@ -19,10 +19,10 @@ import triton.language as tl
 from torch import Tensor
 
 from .aot import Specialization
+from .architecture import ARCHITECTURES
 from .attention_math import NO_SCORE, attend_tile, check_cache, load_blocks
 from .decode_work import DecodeWork, decode_config, first_read_key, part_of, share_start
 from .merge_parts import merge_parts
-from .tensor_cores import TensorCores
 
 
 def decode_attention(
@@ -117,12 +117,12 @@ def _check(
 
 def aot_specializations() -> Iterator[Specialization]:
     cache_dtypes = (torch.bfloat16, torch.float8_e4m3fn)
-    grid = product(TensorCores, (64, 128, 256), (4, 64), cache_dtypes)
-    for i, (cores, head_dim, heads_per_kv_head, cache_dtype) in enumerate(grid):
+    grid = product(ARCHITECTURES, (64, 128, 256), (4, 64), cache_dtypes)
+    for i, (architecture, head_dim, heads_per_kv_head, cache_dtype) in enumerate(grid):
         # What changes nothing about the launch takes turns.
         dtype = ("*fp16", "*bf16")[i // 4 % 2]
         cache = "*fp8e4nv" if cache_dtype == torch.float8_e4m3fn else dtype
-        config = decode_config(heads_per_kv_head, head_dim, cache_dtype, cores)
+        config = decode_config(heads_per_kv_head, head_dim, cache_dtype, architecture)
         signature = {"q_ptr": dtype, "k_ptr": cache, "v_ptr": cache, "out_ptr": dtype}
         signature |= dict.fromkeys(("block_tables_ptr", "seq_lens_ptr"), "*i32")
         signature |= dict.fromkeys(("tile_starts_ptr", "first_requests_ptr"), "*i32")
@@ -142,7 +142,7 @@ def aot_specializations() -> Iterator[Specialization]:
             "ROWS": config.rows,
             "PADDED_DIM": config.padded_dim,
         }
-        launch = (config.num_warps, config.num_stages, cores)
+        launch = (config.num_warps, config.num_stages, architecture)
         yield Specialization(_decode_attention_kernel, signature, constexprs, *launch)
 
 

@@ -25,7 +25,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .aot import Specialization
-from .tensor_cores import TensorCores, tensor_cores
+from .architecture import Architecture, TensorCores, architecture_of
 
 # The least rows of a product.
 _MIN_ROWS = 16
@@ -55,7 +55,7 @@ class DecodeConfig:
 
 
 def decode_config(
-    num_rows: int, head_dim: int, cache_dtype: torch.dtype, cores: TensorCores
+    num_rows: int, head_dim: int, cache_dtype: torch.dtype, architecture: Architecture
 ) -> DecodeConfig:
     """Return the constants; reasoned for Hopper, not yet measured.
 
@@ -66,7 +66,7 @@ def decode_config(
     alone, memory is slower, and shared memory half as large: so are tiles.
     """
     padded_dim = triton.next_power_of_2(head_dim)
-    is_small = cores is TensorCores.WARP
+    is_small = architecture.tensor_cores is TensorCores.WARP
     num_elements = (8192 if is_small else 16384) // max(cache_dtype.itemsize, 2)
     num_stages = 5 if cache_dtype.itemsize == 1 else 4
     is_large = num_rows > 32
@@ -117,8 +117,7 @@ class DecodeWork:
         """
         _, _, num_kv_heads, head_dim = k_cache.shape
         num_rows = query_len * num_heads // num_kv_heads
-        cores = tensor_cores(k_cache.device)
-        config = decode_config(num_rows, head_dim, k_cache.dtype, cores)
+        config = decode_config(num_rows, head_dim, k_cache.dtype, architecture_of(k_cache.device))
         resident = config.programs_per_sm * _num_multiprocessors(k_cache.device)
         num_programs = max(resident // num_kv_heads, 1)
         partial = (num_programs, 2, query_len, num_heads)

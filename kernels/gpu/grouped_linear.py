@@ -18,8 +18,8 @@ from torch import Tensor
 
 from .activation_math import ACTIVATIONS, activated
 from .aot import Specialization
+from .architecture import ARCHITECTURES, Architecture, TensorCores
 from .expert_order import ExpertOrder
-from .tensor_cores import TensorCores
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class GroupedLaunch:
 
 
 def launch_config(
-    num_pairs: int, num_experts: int, itemsize: int, cores: TensorCores
+    num_pairs: int, num_experts: int, itemsize: int, architecture: Architecture
 ) -> GroupedLaunch:
     """Chosen by reasoning, not yet measured.
 
@@ -45,7 +45,7 @@ def launch_config(
     """
     tokens_of_each = triton.cdiv(num_pairs, num_experts)
     if tokens_of_each > 64:
-        block_n = 64 if cores is TensorCores.WARP else 128
+        block_n = 64 if architecture.tensor_cores is TensorCores.WARP else 128
         return GroupedLaunch(128, block_n, 128 // itemsize, 8, 3)
     block_m = max(16, triton.next_power_of_2(tokens_of_each))
     return GroupedLaunch(block_m, 64, 256 // itemsize, 4, 4 if block_m <= 32 else 3)
@@ -148,10 +148,10 @@ def aot_specializations() -> Iterator[Specialization]:
         common |= {"in_features": "i32:16", "out_features": "i32:16"}
         gated = common | {"x_ptr": f"*{kind}", "x_scales_ptr": "*fp32", "top_k": "i32"}
         down = common | {"hidden_ptr": f"*{kind}", "hidden_scales_ptr": "*fp32"}
-        for cores, tokens_of_each in product(TensorCores, (16, 32, 64, 128)):
-            launch = launch_config(tokens_of_each, 1, itemsize, cores)
+        for architecture, tokens_of_each in product(ARCHITECTURES, (16, 32, 64, 128)):
+            launch = launch_config(tokens_of_each, 1, itemsize, architecture)
             constants = _constants(launch, has_scales=itemsize == 1)
-            resources = (launch.num_warps, launch.num_stages, cores)
+            resources = (launch.num_warps, launch.num_stages, architecture)
             yield Specialization(_down_kernel, down, constants, *resources)
             for activation in ACTIVATIONS:
                 with_activation = constants | {"ACTIVATION": activation}

@@ -14,10 +14,10 @@ from torch import Tensor
 from octavo.kernels.moe import Experts
 
 from .aot import Specialization
+from .architecture import architecture_of
 from .expert_order import order_by_expert
 from .grouped_linear import Scaled, down_linear, gated_linear, launch_config
 from .quantize_rows import quantize_rows
-from .tensor_cores import tensor_cores
 
 # Of the weighted sum: 8 numbers a thread, a load of 16 bytes of each expert. Not yet measured.
 _BLOCK = 1024
@@ -36,7 +36,7 @@ def moe(x: Tensor, expert_ids: Tensor, weights: Tensor, experts: Experts) -> Ten
     if num_tokens == 0:
         return out
     launch = launch_config(
-        expert_ids.numel(), num_experts, experts.gate_up.itemsize, tensor_cores(x.device)
+        expert_ids.numel(), num_experts, experts.gate_up.itemsize, architecture_of(x.device)
     )
     order = order_by_expert(expert_ids, num_experts, launch.block_m)
     gate_up = Scaled(experts.gate_up, experts.gate_up_scales)

@@ -21,8 +21,8 @@ import triton.language as tl
 from torch import Tensor
 
 from .aot import Specialization
+from .architecture import ARCHITECTURES, Architecture, TensorCores, architecture_of
 from .attention_math import NO_SCORE, attend_tile, check_cache, load_blocks
-from .tensor_cores import TensorCores, tensor_cores
 
 
 def prefill_attention(
@@ -68,7 +68,7 @@ def prefill_attention(
     _, block_size, num_kv_heads, _ = k_cache.shape
     _check(q, k_cache, v_cache, block_tables, seq_lens, query_start_loc)
     heads_per_kv_head = num_heads // num_kv_heads
-    config = _launch_config(head_dim, k_cache.dtype, tensor_cores(q.device))
+    config = _launch_config(head_dim, k_cache.dtype, architecture_of(q.device))
     assert heads_per_kv_head <= config.rows, (num_heads, k_cache.shape)
     # Each request may leave a block of tokens unfilled.
     num_blocks = num_tokens // (config.rows // heads_per_kv_head) + len(seq_lens)
@@ -128,7 +128,9 @@ class _LaunchConfig:
     num_stages: int
 
 
-def _launch_config(head_dim: int, cache_dtype: torch.dtype, cores: TensorCores) -> _LaunchConfig:
+def _launch_config(
+    head_dim: int, cache_dtype: torch.dtype, architecture: Architecture
+) -> _LaunchConfig:
     """Return the constants; reasoned for Hopper, not yet measured.
 
     128 rows for each tile that is fetched keep the L2 cache's bandwidth at half of what it gives.
@@ -137,6 +139,7 @@ def _launch_config(head_dim: int, cache_dtype: torch.dtype, cores: TensorCores) 
     registers as well: tiles are half as wide there, and rows half as many with 256 dimensions.
     """
     padded_dim = triton.next_power_of_2(head_dim)
+    cores = architecture.tensor_cores
     is_wide = cores is TensorCores.WARP_GROUP and cache_dtype.itemsize > 1
     narrow = (4096 if cores is TensorCores.WARP else 8192) // padded_dim
     tile = 128 if padded_dim <= (128 if is_wide else 64) else narrow
@@ -150,12 +153,12 @@ def _launch_config(head_dim: int, cache_dtype: torch.dtype, cores: TensorCores) 
 
 def aot_specializations() -> Iterator[Specialization]:
     cache_dtypes = (torch.bfloat16, torch.float8_e4m3fn)
-    grid = product(TensorCores, (64, 128, 256), cache_dtypes, (0, 4096))
-    for i, (cores, head_dim, cache_dtype, window) in enumerate(grid):
+    grid = product(ARCHITECTURES, (64, 128, 256), cache_dtypes, (0, 4096))
+    for i, (architecture, head_dim, cache_dtype, window) in enumerate(grid):
         # What changes nothing about the launch takes turns.
         dtype = ("*fp16", "*bf16")[i // 4 % 2]
         cache = "*fp8e4nv" if cache_dtype == torch.float8_e4m3fn else dtype
-        config = _launch_config(head_dim, cache_dtype, cores)
+        config = _launch_config(head_dim, cache_dtype, architecture)
         signature = {"q_ptr": dtype, "k_ptr": cache, "v_ptr": cache, "out_ptr": dtype}
         pointers = ("block_tables_ptr", "seq_lens_ptr", "query_start_loc_ptr")
         signature |= dict.fromkeys(pointers, "*i32")
@@ -172,7 +175,7 @@ def aot_specializations() -> Iterator[Specialization]:
             "ROWS": config.rows,
             "PADDED_DIM": config.padded_dim,
         }
-        launch = (config.num_warps, config.num_stages, cores)
+        launch = (config.num_warps, config.num_stages, architecture)
         yield Specialization(_prefill_attention_kernel, signature, constexprs, *launch)
 
 

@@ -6,6 +6,7 @@ fp8 products in a sum of Hopper's tensor cores, which has some 14 bits (DeepSeek
 """
 
 from collections.abc import Iterator
+from itertools import product
 
 import torch
 import triton
@@ -15,6 +16,7 @@ from torch import Tensor
 from octavo.kernels.scaled_linear import ScaledWeight
 
 from .aot import Specialization
+from .architecture import ARCHITECTURES, Architecture, architecture_of
 from .tiles import (
     TileLaunch,
     grouped_tile,
@@ -39,7 +41,8 @@ def scaled_linear(
     out = torch.empty(num_tokens, out_features, dtype=out_dtype, device=x.device)
     if num_tokens == 0:
         return out
-    launch = block_launch_config(num_tokens) if weight.has_blocks else launch_config(num_tokens)
+    choose = block_launch_config if weight.has_blocks else launch_config
+    launch = choose(num_tokens, architecture_of(x.device))
     grid = launch.grid(num_tokens, out_features, in_features)
     sums, arrivals = split_buffers(*grid, launch.block_m * launch.block_n, arrivals, x.device)
     tensors = {
@@ -75,22 +78,23 @@ def scaled_linear(
     return out
 
 
-def launch_config(num_tokens: int) -> TileLaunch:
+def launch_config(num_tokens: int, architecture: Architecture) -> TileLaunch:
     """Up to 64 tokens the weight is read once, and memory is what limits; not yet measured.
 
     Three programs of 16 tokens share a processor then, each with 50 kB of loads under way. With
     many tokens a tile is as large as the registers of eight warps: its sums are 128 of a thread's.
+    Three steps of it take 144 KiB of shared memory; where that is too much, it is half as high.
     """
     if num_tokens <= 64:
         return TileLaunch(max(16, triton.next_power_of_2(num_tokens)), 128, 128, 4, 4)
-    if num_tokens <= 512:
+    if num_tokens <= 512 or architecture.shared_kib < 144:
         return TileLaunch(128, 128, 128, 8, 4)
     return TileLaunch(256, 128, 128, 8, 4)
 
 
-def block_launch_config(num_tokens: int) -> TileLaunch:
+def block_launch_config(num_tokens: int, architecture: Architecture) -> TileLaunch:
     """The same, where a thread has sums of a step beside those of all; not yet measured."""
-    return launch_config(min(num_tokens, 512))
+    return launch_config(min(num_tokens, 512), architecture)
 
 
 def aot_specializations() -> Iterator[Specialization]:
@@ -109,16 +113,16 @@ def aot_specializations() -> Iterator[Specialization]:
             "in_features": "i32:16",
         }
         strides = {"x_scales_stride": "i32", "weight_scales_stride": "i32"}
-        for num_tokens in (16, 32, 64, 512, 513):
-            launch = launch_config(num_tokens)
+        for architecture, num_tokens in product(ARCHITECTURES, (16, 32, 64, 512, 513)):
+            launch = launch_config(num_tokens, architecture)
             constexprs = {
                 "BLOCK_M": launch.block_m,
                 "BLOCK_N": launch.block_n,
                 "BLOCK_K": launch.block_k,
             }
-            resources = (constexprs, launch.num_warps, launch.num_stages)
+            resources = (constexprs, launch.num_warps, launch.num_stages, architecture)
             yield Specialization(_scaled_linear_kernel, signature | strides, *resources)
-            if type_name == "fp8e4nv" and launch == block_launch_config(num_tokens):
+            if type_name == "fp8e4nv" and num_tokens <= 512:
                 yield Specialization(_block_scaled_linear_kernel, signature, *resources)
 
 

@@ -19,8 +19,8 @@ from torch import Tensor
 from octavo.kernels.int4_weight import BLOCK_SIZE, Int4Weight
 
 from .aot import Specialization
+from .architecture import ARCHITECTURES, Architecture, TensorCores, architecture_of
 from .interpreter import interpreting
-from .tensor_cores import TensorCores, tensor_cores
 from .tiles import (
     TileLaunch,
     grouped_tile,
@@ -46,7 +46,7 @@ def w4a16_linear(
     out = torch.empty(num_tokens, weight.out_features, dtype=x.dtype, device=x.device)
     if num_tokens == 0:
         return out
-    launch = launch_config(num_tokens, weight.group_size, tensor_cores(x.device))
+    launch = launch_config(num_tokens, weight.group_size, architecture_of(x.device))
     num_tiles, num_splits = launch.grid(num_tokens, weight.out_features, in_features)
     tile_size = launch.block_m * launch.block_n
     sums, arrivals = split_buffers(num_tiles, num_splits, tile_size, arrivals, x.device)
@@ -71,7 +71,7 @@ def w4a16_linear(
     return out
 
 
-def launch_config(num_tokens: int, group_size: int, cores: TensorCores) -> TileLaunch:
+def launch_config(num_tokens: int, group_size: int, architecture: Architecture) -> TileLaunch:
     """Up to 64 tokens the weight is read once, and memory is what limits; not yet measured.
 
     A warp group takes 128 outputs of few tokens, so that what a step costs beside the unpacking is
@@ -81,7 +81,8 @@ def launch_config(num_tokens: int, group_size: int, cores: TensorCores) -> TileL
     """
     if num_tokens <= 32:
         return TileLaunch(max(16, triton.next_power_of_2(num_tokens)), 128, BLOCK_SIZE, 4, 4)
-    if num_tokens <= 64 or group_size < 64 or cores is not TensorCores.WARP_GROUP:
+    is_warp_group = architecture.tensor_cores is TensorCores.WARP_GROUP
+    if num_tokens <= 64 or group_size < 64 or not is_warp_group:
         return TileLaunch(64, 128, BLOCK_SIZE, 8, 4)
     return TileLaunch(128, 128, BLOCK_SIZE, 8, 3)
 
@@ -98,8 +99,8 @@ def aot_specializations() -> Iterator[Specialization]:
             "in_features": "i32:16",
             "group_size": "i32:16",
         }
-        for cores, group_size in product(TensorCores, (32, 64, 128)):
-            for launch in {launch_config(num, group_size, cores) for num in (16, 32, 64, 65)}:
+        for architecture, group_size in product(ARCHITECTURES, (32, 64, 128)):
+            for launch in {launch_config(n, group_size, architecture) for n in (16, 32, 64, 65)}:
                 constexprs = {
                     "GROUPS_PER_BLOCK": BLOCK_SIZE // group_size,
                     "BLOCK_M": launch.block_m,
@@ -111,7 +112,7 @@ def aot_specializations() -> Iterator[Specialization]:
                     constexprs,
                     launch.num_warps,
                     launch.num_stages,
-                    cores,
+                    architecture,
                 )
 
 

@@ -79,7 +79,7 @@ NOT_RUN = {
     "cd ~/.cache/octavo/peers/vllm/lib/python3.*/site-packages"
     " && mkdir vllm-0.32.0+cpu.dist-info": _PEER,
     "docker compose --profile cpu up --build --wait": "tests/deploy runs it with no engine",
-    "make aot": "tests/benchmarks/test_aot_table.py compiles for one of the three",
+    "make aot": "tests/benchmarks/test_aot_table.py compiles for one of them",
     "make check": "CI runs it before the tests",
     "make format": "would change the tree",
     "make gpu-check": "needs a GPU",

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from octavo.kernels.gpu import decode_work
+from octavo.kernels.gpu.architecture import ARCHITECTURES, Architecture
 from octavo.kernels.gpu.decode_attention import decode_attention
 from octavo.kernels.gpu.decode_work import DecodeWork, plan_decode_work
-from octavo.kernels.gpu.tensor_cores import TensorCores
 from tests.kernels.gpu.paged_batch import PagedBatch
 
 FP8 = torch.float8_e4m3fn
@@ -58,11 +58,11 @@ def test_awkward_lengths_in_one_batch(
     batch.check(run(batch, work_for(batch)))
 
 
-@pytest.mark.parametrize("cores", TensorCores)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_launches_of_all_gpus(
-    device: str, monkeypatch: pytest.MonkeyPatch, cores: TensorCores
+    device: str, monkeypatch: pytest.MonkeyPatch, architecture: Architecture
 ) -> None:
-    monkeypatch.setattr(decode_work, "tensor_cores", lambda _: cores)
+    monkeypatch.setattr(decode_work, "architecture_of", lambda _: architecture)
     batch = PagedBatch.random(decoding(1, 65, 300), device, head_dim=128, dtype=torch.float16)
     batch.check(run(batch, work_for(batch)))
 

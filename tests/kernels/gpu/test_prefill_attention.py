@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from octavo.kernels.gpu import prefill_attention as module
+from octavo.kernels.gpu.architecture import ARCHITECTURES, Architecture
 from octavo.kernels.gpu.prefill_attention import prefill_attention
-from octavo.kernels.gpu.tensor_cores import TensorCores
 from tests.kernels.gpu.paged_batch import NOWHERE, PagedBatch
 
 FP8 = torch.float8_e4m3fn
@@ -60,11 +60,11 @@ def test_head_dims(device: str, head_dim: int) -> None:
 
 
 @pytest.mark.parametrize("head_dim", [128, 256])
-@pytest.mark.parametrize("cores", TensorCores)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_launches_of_all_gpus(
-    device: str, monkeypatch: pytest.MonkeyPatch, cores: TensorCores, head_dim: int
+    device: str, monkeypatch: pytest.MonkeyPatch, architecture: Architecture, head_dim: int
 ) -> None:
-    monkeypatch.setattr(module, "tensor_cores", lambda _: cores)
+    monkeypatch.setattr(module, "architecture_of", lambda _: architecture)
     batch = PagedBatch.random([(150, 20), (70, 70)], device, head_dim=head_dim, dtype=torch.float16)
     batch.check(run(batch))
 
