@@ -19,9 +19,8 @@ import triton.language as tl
 from torch import Tensor
 
 from .aot import Specialization
-from .architecture import ARCHITECTURES
 from .attention_math import NO_SCORE, attend_tile, check_cache, load_blocks
-from .decode_work import DecodeWork, decode_config, first_read_key, part_of, share_start
+from .decode_work import LAUNCHES, DecodeShape, DecodeWork, first_read_key, part_of, share_start
 from .merge_parts import merge_parts
 
 
@@ -63,7 +62,6 @@ def decode_attention(
     _check(q, k_cache, v_cache, block_tables, seq_lens, work)
     out = torch.empty(q.shape, dtype=q.dtype, device=q.device) if out is None else out
     assert out.is_contiguous() and out.shape == q.shape and out.dtype == q.dtype, out.shape
-    config = work.config
     _decode_attention_kernel[(work.num_programs * num_kv_heads,)](
         q_ptr=q,
         k_ptr=k_cache,
@@ -88,11 +86,11 @@ def decode_attention(
         WINDOW=work.window,
         SOFT_CAP=soft_cap,
         NUM_PROGRAMS=work.num_programs,
-        TILE=config.tile,
-        ROWS=config.rows,
-        PADDED_DIM=config.padded_dim,
-        num_warps=config.num_warps,
-        num_stages=config.num_stages,
+        TILE=work.launch.tile,
+        ROWS=work.shape.rows,
+        PADDED_DIM=work.shape.padded_dim,
+        num_warps=work.launch.num_warps,
+        num_stages=work.launch.num_stages,
     )
     merge_parts(work, out)
     return out
@@ -116,13 +114,12 @@ def _check(
 
 
 def aot_specializations() -> Iterator[Specialization]:
-    cache_dtypes = (torch.bfloat16, torch.float8_e4m3fn)
-    grid = product(ARCHITECTURES, (64, 128, 256), (4, 64), cache_dtypes)
-    for i, (architecture, head_dim, heads_per_kv_head, cache_dtype) in enumerate(grid):
+    grid = product((64, 128, 256), (4, 64), (2, 1))
+    shapes = [DecodeShape.of(heads, dim, itemsize) for dim, heads, itemsize in grid]
+    for i, (architecture, shape, launch) in enumerate(LAUNCHES.to_compile(shapes)):
         # What changes nothing about the launch takes turns.
         dtype = ("*fp16", "*bf16")[i // 4 % 2]
-        cache = "*fp8e4nv" if cache_dtype == torch.float8_e4m3fn else dtype
-        config = decode_config(heads_per_kv_head, head_dim, cache_dtype, architecture)
+        cache = "*fp8e4nv" if shape.itemsize == 1 else dtype
         signature = {"q_ptr": dtype, "k_ptr": cache, "v_ptr": cache, "out_ptr": dtype}
         signature |= dict.fromkeys(("block_tables_ptr", "seq_lens_ptr"), "*i32")
         signature |= dict.fromkeys(("tile_starts_ptr", "first_requests_ptr"), "*i32")
@@ -132,18 +129,18 @@ def aot_specializations() -> Iterator[Specialization]:
         constexprs = {
             "QUERY_LEN": 1,
             "NUM_KV_HEADS": 8,
-            "HEADS_PER_KV_HEAD": heads_per_kv_head,
-            "HEAD_DIM": head_dim,
+            "HEADS_PER_KV_HEAD": 4 if shape.rows == 16 else shape.rows,
+            "HEAD_DIM": shape.padded_dim,
             "BLOCK_SIZE": (16, 32, 64)[i % 3],
             "WINDOW": (0, 4096)[i % 2],
             "SOFT_CAP": (0.0, 50.0)[i // 2 % 2],
             "NUM_PROGRAMS": 33,
-            "TILE": config.tile,
-            "ROWS": config.rows,
-            "PADDED_DIM": config.padded_dim,
+            "TILE": launch.tile,
+            "ROWS": shape.rows,
+            "PADDED_DIM": shape.padded_dim,
         }
-        launch = (config.num_warps, config.num_stages, architecture)
-        yield Specialization(_decode_attention_kernel, signature, constexprs, *launch)
+        resources = (launch.num_warps, launch.num_stages, architecture)
+        yield Specialization(_decode_attention_kernel, signature, constexprs, *resources)
 
 
 @triton.jit(do_not_specialize=["num_requests"])

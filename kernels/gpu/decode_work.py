@@ -18,6 +18,7 @@ al., 2023) for the merge.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import triton
@@ -25,7 +26,8 @@ import triton.language as tl
 from torch import Tensor
 
 from .aot import Specialization
-from .architecture import Architecture, TensorCores, architecture_of
+from .architecture import Architecture, TensorCores
+from .launches import Launches, rounded_up
 
 # The least rows of a product.
 _MIN_ROWS = 16
@@ -35,28 +37,39 @@ _COMPARED = 8192
 _INTERPRETED_MULTIPROCESSORS = 4
 
 
-@dataclass(frozen=True, slots=True)
-class DecodeConfig:
-    """How the attention kernel of a decode step is launched.
+class DecodeShape(NamedTuple):
+    """What a launch depends on.
 
     Attributes:
         rows: of a product: the heads of a KV head for each new token, and padding.
         padded_dim: columns of a product: head_dim and padding.
-        tile: tokens in a tile.
-        programs_per_sm: programs that a multiprocessor holds at the same time.
+        itemsize: bytes of a number in the cache.
     """
 
     rows: int
     padded_dim: int
+    itemsize: int
+
+    @staticmethod
+    def of(num_rows: int, head_dim: int, itemsize: int) -> "DecodeShape":
+        return DecodeShape(rounded_up(num_rows, _MIN_ROWS), rounded_up(head_dim), itemsize)
+
+
+class DecodeLaunch(NamedTuple):
+    """How the attention kernel of a decode step is launched.
+
+    Attributes:
+        tile: tokens in a tile.
+        programs_per_sm: programs that a multiprocessor holds at the same time.
+    """
+
     tile: int
     programs_per_sm: int
     num_warps: int
     num_stages: int
 
 
-def decode_config(
-    num_rows: int, head_dim: int, cache_dtype: torch.dtype, architecture: Architecture
-) -> DecodeConfig:
+def _reasoned(shape: DecodeShape, architecture: Architecture) -> DecodeLaunch:
     """Return the constants; reasoned for Hopper, not yet measured.
 
     A tile of keys and one of values have 16 KiB each in 16 bits. Two of both are under way while
@@ -65,19 +78,19 @@ def decode_config(
     so many registers that there is one program, with twice the warps. Where a warp multiplies
     alone, memory is slower, and shared memory half as large: so are tiles.
     """
-    padded_dim = triton.next_power_of_2(head_dim)
     is_small = architecture.tensor_cores is TensorCores.WARP
-    num_elements = (8192 if is_small else 16384) // max(cache_dtype.itemsize, 2)
-    num_stages = 5 if cache_dtype.itemsize == 1 else 4
-    is_large = num_rows > 32
-    return DecodeConfig(
-        rows=max(_MIN_ROWS, triton.next_power_of_2(num_rows)),
-        padded_dim=padded_dim,
-        tile=max(min(num_elements // padded_dim, 128), 16),
+    num_elements = (8192 if is_small else 16384) // max(shape.itemsize, 2)
+    num_stages = 5 if shape.itemsize == 1 else 4
+    is_large = shape.rows > 32
+    return DecodeLaunch(
+        tile=max(min(num_elements // shape.padded_dim, 128), 16),
         programs_per_sm=1 if is_large else 2,
         num_warps=8 if is_large else 4,
         num_stages=num_stages - 1 if is_small else num_stages,
     )
+
+
+LAUNCHES = Launches("decode_attention", DecodeShape, DecodeLaunch, _reasoned)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +102,7 @@ class DecodeWork:
     Attributes:
         query_len: new tokens of each request: 1, or more where drafts are verified.
         window: how many keys a token sees, itself included; 0 for all.
-        config: of the attention kernel.
+        shape, launch: of the attention kernel.
         tile_starts: int32 [max_num_requests + 1], tiles of the requests before.
         first_requests: int32 [num_programs], whose keys a program reads first.
         partial_out: float32 [num_programs, 2, query_len, num_heads, head_dim], as if a part's
@@ -100,7 +113,8 @@ class DecodeWork:
 
     query_len: int
     window: int
-    config: DecodeConfig
+    shape: DecodeShape
+    launch: DecodeLaunch
     tile_starts: Tensor
     first_requests: Tensor
     partial_out: Tensor
@@ -117,15 +131,17 @@ class DecodeWork:
         """
         _, _, num_kv_heads, head_dim = k_cache.shape
         num_rows = query_len * num_heads // num_kv_heads
-        config = decode_config(num_rows, head_dim, k_cache.dtype, architecture_of(k_cache.device))
-        resident = config.programs_per_sm * _num_multiprocessors(k_cache.device)
+        shape = DecodeShape.of(num_rows, head_dim, k_cache.itemsize)
+        launch = LAUNCHES.choose(shape, k_cache.device)
+        resident = launch.programs_per_sm * _num_multiprocessors(k_cache.device)
         num_programs = max(resident // num_kv_heads, 1)
         partial = (num_programs, 2, query_len, num_heads)
         device = k_cache.device
         return DecodeWork(
             query_len=query_len,
             window=window,
-            config=config,
+            shape=shape,
+            launch=launch,
             tile_starts=torch.empty(max_num_requests + 1, dtype=torch.int32, device=device),
             first_requests=torch.empty(num_programs, dtype=torch.int32, device=device),
             partial_out=torch.empty((*partial, head_dim), dtype=torch.float32, device=device),
@@ -156,7 +172,7 @@ def plan_decode_work(work: DecodeWork, seq_lens: Tensor) -> None:
         num_requests=num_requests,
         QUERY_LEN=work.query_len,
         WINDOW=work.window,
-        TILE=work.config.tile,
+        TILE=work.launch.tile,
         NUM_PROGRAMS=work.num_programs,
         PADDED_PROGRAMS=padded_programs,
         CHUNK=_COMPARED // padded_programs,

@@ -7,8 +7,7 @@ ends at once. Programs that are neighbours share their tokens, and then the weig
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import product
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -18,12 +17,33 @@ from torch import Tensor
 
 from .activation_math import ACTIVATIONS, activated
 from .aot import Specialization
-from .architecture import ARCHITECTURES, Architecture, TensorCores
+from .architecture import Architecture, TensorCores
 from .expert_order import ExpertOrder
+from .launches import Launches, rounded_up, rounded_up_tokens
 
 
-@dataclass(frozen=True, slots=True)
-class GroupedLaunch:
+class GroupedShape(NamedTuple):
+    """What a launch depends on, sizes rounded up.
+
+    Attributes:
+        itemsize: bytes of a weight.
+        tokens_of_each: of each expert, if all have as many.
+        dim: width of an expert.
+    """
+
+    itemsize: int
+    tokens_of_each: int
+    hidden_size: int
+    dim: int
+
+    @staticmethod
+    @lru_cache(maxsize=4096)
+    def of(itemsize: int, num_pairs: int, num_experts: int, *features: int) -> "GroupedShape":
+        tokens_of_each = rounded_up_tokens(triton.cdiv(num_pairs, num_experts))
+        return GroupedShape(itemsize, tokens_of_each, *map(rounded_up, features))
+
+
+class GroupedLaunch(NamedTuple):
     """Tokens, outputs and inputs of a tile; with a gate, as many of its outputs as of up."""
 
     block_m: int
@@ -33,22 +53,23 @@ class GroupedLaunch:
     num_stages: int
 
 
-def launch_config(
-    num_pairs: int, num_experts: int, itemsize: int, architecture: Architecture
-) -> GroupedLaunch:
+def _reasoned(shape: GroupedShape, architecture: Architecture) -> GroupedLaunch:
     """Chosen by reasoning, not yet measured.
 
     With few tokens for each expert reading the weights is what takes time: 16 to 64 columns waste
-    little, and three or four steps of 32 kB are under way in each processor. With many a tile is as
-    large as its two sums fit the registers of eight warps, 128 of each thread; 64 where a warp
-    multiplies alone, from its registers.
+    little, and two or three steps of 36 to 48 KiB are under way in each processor. With many a tile
+    is as large as its two sums fit the registers of eight warps, 128 of each thread; 64 where a
+    warp multiplies alone, from its registers.
     """
-    tokens_of_each = triton.cdiv(num_pairs, num_experts)
+    itemsize, tokens_of_each, *_ = shape
     if tokens_of_each > 64:
         block_n = 64 if architecture.tensor_cores is TensorCores.WARP else 128
         return GroupedLaunch(128, block_n, 128 // itemsize, 8, 3)
-    block_m = max(16, triton.next_power_of_2(tokens_of_each))
-    return GroupedLaunch(block_m, 64, 256 // itemsize, 4, 4 if block_m <= 32 else 3)
+    num_stages = 4 if tokens_of_each <= 32 and architecture.shared_kib >= 120 else 3
+    return GroupedLaunch(tokens_of_each, 64, 256 // itemsize, 4, num_stages)
+
+
+LAUNCHES = Launches("grouped_linear", GroupedShape, GroupedLaunch, _reasoned)
 
 
 class Scaled(NamedTuple):
@@ -148,14 +169,23 @@ def aot_specializations() -> Iterator[Specialization]:
         common |= {"in_features": "i32:16", "out_features": "i32:16"}
         gated = common | {"x_ptr": f"*{kind}", "x_scales_ptr": "*fp32", "top_k": "i32"}
         down = common | {"hidden_ptr": f"*{kind}", "hidden_scales_ptr": "*fp32"}
-        for architecture, tokens_of_each in product(ARCHITECTURES, (16, 32, 64, 128)):
-            launch = launch_config(tokens_of_each, 1, itemsize, architecture)
+        for architecture, launch in _to_compile(itemsize):
             constants = _constants(launch, has_scales=itemsize == 1)
             resources = (launch.num_warps, launch.num_stages, architecture)
             yield Specialization(_down_kernel, down, constants, *resources)
             for activation in ACTIVATIONS:
                 with_activation = constants | {"ACTIVATION": activation}
                 yield Specialization(_gated_kernel, gated, with_activation, *resources)
+
+
+def _to_compile(itemsize: int) -> list[tuple[Architecture, GroupedLaunch]]:
+    shapes = [GroupedShape.of(itemsize, num, 1, 2048, 1024) for num in (16, 32, 64, 128)]
+    wanted = [
+        (architecture, launch)
+        for architecture, shape, launch in LAUNCHES.to_compile(shapes)
+        if shape.itemsize == itemsize
+    ]
+    return list(dict.fromkeys(wanted))
 
 
 @triton.jit

@@ -41,7 +41,7 @@ def merge_parts(work: DecodeWork, out: Tensor) -> None:
         NUM_PROGRAMS=work.num_programs,
         ROWS=_ROWS,
         PARTS=_PARTS,
-        PADDED_DIM=work.config.padded_dim,
+        PADDED_DIM=work.shape.padded_dim,
         num_warps=_NUM_WARPS,
     )
 

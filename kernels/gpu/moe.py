@@ -14,9 +14,8 @@ from torch import Tensor
 from octavo.kernels.moe import Experts
 
 from .aot import Specialization
-from .architecture import architecture_of
 from .expert_order import order_by_expert
-from .grouped_linear import Scaled, down_linear, gated_linear, launch_config
+from .grouped_linear import LAUNCHES, GroupedShape, Scaled, down_linear, gated_linear
 from .quantize_rows import quantize_rows
 
 # Of the weighted sum: 8 numbers a thread, a load of 16 bytes of each expert. Not yet measured.
@@ -35,9 +34,9 @@ def moe(x: Tensor, expert_ids: Tensor, weights: Tensor, experts: Experts) -> Ten
     out = torch.empty_like(x)
     if num_tokens == 0:
         return out
-    launch = launch_config(
-        expert_ids.numel(), num_experts, experts.gate_up.itemsize, architecture_of(x.device)
-    )
+    itemsize, dim = experts.gate_up.itemsize, experts.down.shape[2]
+    shape = GroupedShape.of(itemsize, expert_ids.numel(), num_experts, hidden_size, dim)
+    launch = LAUNCHES.choose(shape, x.device)
     order = order_by_expert(expert_ids, num_experts, launch.block_m)
     gate_up = Scaled(experts.gate_up, experts.gate_up_scales)
     down = Scaled(experts.down, experts.down_scales)

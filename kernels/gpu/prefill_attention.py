@@ -12,7 +12,6 @@ the search for a program's request as in the vLLM Triton backend (arXiv 2511.115
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import product
 
 import torch
@@ -21,8 +20,8 @@ import triton.language as tl
 from torch import Tensor
 
 from .aot import Specialization
-from .architecture import ARCHITECTURES, Architecture, TensorCores, architecture_of
 from .attention_math import NO_SCORE, attend_tile, check_cache, load_blocks
+from .prefill_launch import LAUNCHES, PrefillShape
 
 
 def prefill_attention(
@@ -68,10 +67,11 @@ def prefill_attention(
     _, block_size, num_kv_heads, _ = k_cache.shape
     _check(q, k_cache, v_cache, block_tables, seq_lens, query_start_loc)
     heads_per_kv_head = num_heads // num_kv_heads
-    config = _launch_config(head_dim, k_cache.dtype, architecture_of(q.device))
-    assert heads_per_kv_head <= config.rows, (num_heads, k_cache.shape)
+    shape = PrefillShape.of(heads_per_kv_head, head_dim, k_cache.itemsize)
+    launch = LAUNCHES.choose(shape, q.device)
+    assert heads_per_kv_head <= launch.rows, (num_heads, k_cache.shape)
     # Each request may leave a block of tokens unfilled.
-    num_blocks = num_tokens // (config.rows // heads_per_kv_head) + len(seq_lens)
+    num_blocks = num_tokens // (launch.rows // heads_per_kv_head) + len(seq_lens)
     out = torch.empty(q.shape, dtype=q.dtype, device=q.device) if out is None else out
     assert out.is_contiguous() and out.shape == q.shape and out.dtype == q.dtype, out.shape
     _prefill_attention_kernel[(num_blocks * num_kv_heads,)](
@@ -94,11 +94,11 @@ def prefill_attention(
         BLOCK_SIZE=block_size,
         WINDOW=window,
         SOFT_CAP=soft_cap,
-        ROWS=config.rows,
-        TILE=config.tile,
-        PADDED_DIM=config.padded_dim,
-        num_warps=config.num_warps,
-        num_stages=config.num_stages,
+        ROWS=launch.rows,
+        TILE=launch.tile,
+        PADDED_DIM=shape.padded_dim,
+        num_warps=launch.num_warps,
+        num_stages=launch.num_stages,
     )
     return out
 
@@ -117,48 +117,13 @@ def _check(
     assert block_tables.stride(1) == 1, block_tables.stride()
 
 
-@dataclass(frozen=True, slots=True)
-class _LaunchConfig:
-    """Rows and columns of the products, keys of a tile, and how a program is compiled."""
-
-    rows: int
-    padded_dim: int
-    tile: int
-    num_warps: int
-    num_stages: int
-
-
-def _launch_config(
-    head_dim: int, cache_dtype: torch.dtype, architecture: Architecture
-) -> _LaunchConfig:
-    """Return the constants; reasoned for Hopper, not yet measured.
-
-    128 rows for each tile that is fetched keep the L2 cache's bandwidth at half of what it gives.
-    The widest tile for which registers suffice takes the fewest instructions beside products;
-    numbers of 8 bits need registers to be converted in. Where a warp multiplies alone, q is in its
-    registers as well: tiles are half as wide there, and rows half as many with 256 dimensions.
-    """
-    padded_dim = triton.next_power_of_2(head_dim)
-    cores = architecture.tensor_cores
-    is_wide = cores is TensorCores.WARP_GROUP and cache_dtype.itemsize > 1
-    narrow = (4096 if cores is TensorCores.WARP else 8192) // padded_dim
-    tile = 128 if padded_dim <= (128 if is_wide else 64) else narrow
-    if cache_dtype.itemsize == 1 and padded_dim > 128:
-        tile = 16
-    elif cache_dtype.itemsize == 4:
-        tile = min(4096 // padded_dim, tile)
-    rows = 64 if cores is TensorCores.WARP and padded_dim > 128 else 128
-    return _LaunchConfig(rows=rows, padded_dim=padded_dim, tile=tile, num_warps=8, num_stages=3)
-
-
 def aot_specializations() -> Iterator[Specialization]:
-    cache_dtypes = (torch.bfloat16, torch.float8_e4m3fn)
-    grid = product(ARCHITECTURES, (64, 128, 256), cache_dtypes, (0, 4096))
-    for i, (architecture, head_dim, cache_dtype, window) in enumerate(grid):
+    shapes = [PrefillShape.of(4, *each) for each in product((64, 128, 256), (2, 1))]
+    launches = product(LAUNCHES.to_compile(shapes), (0, 4096))
+    for i, ((architecture, shape, launch), window) in enumerate(launches):
         # What changes nothing about the launch takes turns.
         dtype = ("*fp16", "*bf16")[i // 4 % 2]
-        cache = "*fp8e4nv" if cache_dtype == torch.float8_e4m3fn else dtype
-        config = _launch_config(head_dim, cache_dtype, architecture)
+        cache = "*fp8e4nv" if shape.itemsize == 1 else dtype
         signature = {"q_ptr": dtype, "k_ptr": cache, "v_ptr": cache, "out_ptr": dtype}
         pointers = ("block_tables_ptr", "seq_lens_ptr", "query_start_loc_ptr")
         signature |= dict.fromkeys(pointers, "*i32")
@@ -167,16 +132,16 @@ def aot_specializations() -> Iterator[Specialization]:
         constexprs = {
             "NUM_KV_HEADS": 8,
             "HEADS_PER_KV_HEAD": (4, 7)[i // 2 % 2],
-            "HEAD_DIM": head_dim,
+            "HEAD_DIM": shape.padded_dim,
             "BLOCK_SIZE": (16, 32, 64)[i % 3],
             "WINDOW": window,
             "SOFT_CAP": (0.0, 50.0)[i % 2],
-            "TILE": config.tile,
-            "ROWS": config.rows,
-            "PADDED_DIM": config.padded_dim,
+            "TILE": launch.tile,
+            "ROWS": launch.rows,
+            "PADDED_DIM": shape.padded_dim,
         }
-        launch = (config.num_warps, config.num_stages, architecture)
-        yield Specialization(_prefill_attention_kernel, signature, constexprs, *launch)
+        resources = (launch.num_warps, launch.num_stages, architecture)
+        yield Specialization(_prefill_attention_kernel, signature, constexprs, *resources)
 
 
 # Nothing of a step is compiled in: neither counts, nor where a slice of its requests begins.

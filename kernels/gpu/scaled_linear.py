@@ -6,17 +6,19 @@ fp8 products in a sum of Hopper's tensor cores, which has some 14 bits (DeepSeek
 """
 
 from collections.abc import Iterator
-from itertools import product
+from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from octavo.kernels.scaled_linear import ScaledWeight
+from octavo.kernels.scaled_linear import SCALE_BLOCK_SIZE, ScaledWeight
 
 from .aot import Specialization
-from .architecture import ARCHITECTURES, Architecture, architecture_of
+from .architecture import Architecture
+from .launches import Launches, rounded_up, rounded_up_tokens
 from .tiles import (
     TileLaunch,
     grouped_tile,
@@ -41,8 +43,8 @@ def scaled_linear(
     out = torch.empty(num_tokens, out_features, dtype=out_dtype, device=x.device)
     if num_tokens == 0:
         return out
-    choose = block_launch_config if weight.has_blocks else launch_config
-    launch = choose(num_tokens, architecture_of(x.device))
+    shape = ScaledShape.of(x.dtype, num_tokens, out_features, in_features)
+    launch = (BLOCK_LAUNCHES if weight.has_blocks else LAUNCHES).choose(shape, x.device)
     grid = launch.grid(num_tokens, out_features, in_features)
     sums, arrivals = split_buffers(*grid, launch.block_m * launch.block_n, arrivals, x.device)
     tensors = {
@@ -78,23 +80,52 @@ def scaled_linear(
     return out
 
 
-def launch_config(num_tokens: int, architecture: Architecture) -> TileLaunch:
+class ScaledShape(NamedTuple):
+    """What a launch depends on: of both factors, "fp8" or "int8", and sizes, rounded up."""
+
+    dtype: str
+    num_tokens: int
+    out_features: int
+    in_features: int
+
+    @staticmethod
+    @lru_cache(maxsize=4096)
+    def of(
+        dtype: torch.dtype, num_tokens: int, out_features: int, in_features: int
+    ) -> "ScaledShape":
+        name = "int8" if dtype == torch.int8 else "fp8"
+        features = rounded_up(out_features), rounded_up(in_features)
+        return ScaledShape(name, rounded_up_tokens(num_tokens), *features)
+
+
+def _reasoned(shape: ScaledShape, architecture: Architecture) -> TileLaunch:
     """Up to 64 tokens the weight is read once, and memory is what limits; not yet measured.
 
     Three programs of 16 tokens share a processor then, each with 50 kB of loads under way. With
     many tokens a tile is as large as the registers of eight warps: its sums are 128 of a thread's.
     Three steps of it take 144 KiB of shared memory; where that is too much, it is half as high.
     """
-    if num_tokens <= 64:
-        return TileLaunch(max(16, triton.next_power_of_2(num_tokens)), 128, 128, 4, 4)
-    if num_tokens <= 512 or architecture.shared_kib < 144:
+    if shape.num_tokens <= 64:
+        return TileLaunch(shape.num_tokens, 128, 128, 4, 4)
+    if shape.num_tokens <= 512 or architecture.shared_kib < 144:
         return TileLaunch(128, 128, 128, 8, 4)
     return TileLaunch(256, 128, 128, 8, 4)
 
 
-def block_launch_config(num_tokens: int, architecture: Architecture) -> TileLaunch:
+def _block_reasoned(shape: ScaledShape, architecture: Architecture) -> TileLaunch:
     """The same, where a thread has sums of a step beside those of all; not yet measured."""
-    return launch_config(min(num_tokens, 512), architecture)
+    return _reasoned(shape._replace(num_tokens=min(shape.num_tokens, 512)), architecture)
+
+
+def _has_one_scale(shape: ScaledShape, launch: TileLaunch) -> bool:
+    """Say whether a step of a tile is in one block of the weight's scales."""
+    return launch.block_k == SCALE_BLOCK_SIZE and launch.block_n <= SCALE_BLOCK_SIZE
+
+
+LAUNCHES = Launches("scaled_linear", ScaledShape, TileLaunch, _reasoned)
+BLOCK_LAUNCHES = Launches(
+    "block_scaled_linear", ScaledShape, TileLaunch, _block_reasoned, _has_one_scale
+)
 
 
 def aot_specializations() -> Iterator[Specialization]:
@@ -113,17 +144,31 @@ def aot_specializations() -> Iterator[Specialization]:
             "in_features": "i32:16",
         }
         strides = {"x_scales_stride": "i32", "weight_scales_stride": "i32"}
-        for architecture, num_tokens in product(ARCHITECTURES, (16, 32, 64, 512, 513)):
-            launch = launch_config(num_tokens, architecture)
-            constexprs = {
-                "BLOCK_M": launch.block_m,
-                "BLOCK_N": launch.block_n,
-                "BLOCK_K": launch.block_k,
-            }
-            resources = (constexprs, launch.num_warps, launch.num_stages, architecture)
+        for resources in _to_compile(LAUNCHES, type_name):
             yield Specialization(_scaled_linear_kernel, signature | strides, *resources)
-            if type_name == "fp8e4nv" and num_tokens <= 512:
+        if type_name == "fp8e4nv":
+            for resources in _to_compile(BLOCK_LAUNCHES, type_name):
                 yield Specialization(_block_scaled_linear_kernel, signature, *resources)
+
+
+def _to_compile(
+    launches: Launches[ScaledShape, TileLaunch], type_name: str
+) -> Iterator[tuple[dict[str, int], int, int, Architecture]]:
+    """Yield the constants of a kernel, and what it is launched with, once each."""
+    dtype = torch.int8 if type_name == "i8" else torch.float8_e4m3fn
+    shapes = [ScaledShape.of(dtype, num, 4096, 4096) for num in (16, 32, 64, 512, 1024)]
+    wanted = [
+        (architecture, launch)
+        for architecture, shape, launch in launches.to_compile(shapes)
+        if shape.dtype == shapes[0].dtype
+    ]
+    for architecture, launch in dict.fromkeys(wanted):
+        constexprs = {
+            "BLOCK_M": launch.block_m,
+            "BLOCK_N": launch.block_n,
+            "BLOCK_K": launch.block_k,
+        }
+        yield constexprs, launch.num_warps, launch.num_stages, architecture
 
 
 # A scale for all tokens and one for each differ in their stride; of one token they do not.

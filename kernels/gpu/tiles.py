@@ -10,7 +10,7 @@ Sources: split-K and the order of tiles for the second-level cache, CUTLASS
 """
 
 import functools
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import triton
@@ -27,8 +27,7 @@ _PROGRAMS_PER_PROCESSOR = 4
 _MAX_SPLITS = 16
 
 
-@dataclass(frozen=True, slots=True)
-class TileLaunch:
+class TileLaunch(NamedTuple):
     """The constants of a launch.
 
     Attributes:

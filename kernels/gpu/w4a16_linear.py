@@ -9,7 +9,9 @@ of the factors.
 """
 
 from collections.abc import Iterator
+from functools import lru_cache
 from itertools import product
+from typing import NamedTuple
 
 import torch
 import triton
@@ -19,8 +21,9 @@ from torch import Tensor
 from octavo.kernels.int4_weight import BLOCK_SIZE, Int4Weight
 
 from .aot import Specialization
-from .architecture import ARCHITECTURES, Architecture, TensorCores, architecture_of
+from .architecture import Architecture, TensorCores
 from .interpreter import interpreting
+from .launches import Launches, rounded_up, rounded_up_tokens
 from .tiles import (
     TileLaunch,
     grouped_tile,
@@ -46,7 +49,8 @@ def w4a16_linear(
     out = torch.empty(num_tokens, weight.out_features, dtype=x.dtype, device=x.device)
     if num_tokens == 0:
         return out
-    launch = launch_config(num_tokens, weight.group_size, architecture_of(x.device))
+    shape = Int4Shape.of(weight.group_size, num_tokens, weight.out_features, in_features)
+    launch = LAUNCHES.choose(shape, x.device)
     num_tiles, num_splits = launch.grid(num_tokens, weight.out_features, in_features)
     tile_size = launch.block_m * launch.block_n
     sums, arrivals = split_buffers(num_tiles, num_splits, tile_size, arrivals, x.device)
@@ -71,7 +75,26 @@ def w4a16_linear(
     return out
 
 
-def launch_config(num_tokens: int, group_size: int, architecture: Architecture) -> TileLaunch:
+class Int4Shape(NamedTuple):
+    """What a launch depends on, sizes of tokens and features rounded up.
+
+    Attributes:
+        group_size: weights that have a scale in common, up to those of a step.
+    """
+
+    group_size: int
+    num_tokens: int
+    out_features: int
+    in_features: int
+
+    @staticmethod
+    @lru_cache(maxsize=4096)
+    def of(group_size: int, num_tokens: int, out_features: int, in_features: int) -> "Int4Shape":
+        features = rounded_up(out_features), rounded_up(in_features)
+        return Int4Shape(min(group_size, BLOCK_SIZE), rounded_up_tokens(num_tokens), *features)
+
+
+def _reasoned(shape: Int4Shape, architecture: Architecture) -> TileLaunch:
     """Up to 64 tokens the weight is read once, and memory is what limits; not yet measured.
 
     A warp group takes 128 outputs of few tokens, so that what a step costs beside the unpacking is
@@ -79,12 +102,20 @@ def launch_config(num_tokens: int, group_size: int, architecture: Architecture) 
     do products of single warps; on Blackwell Triton 3.7.1 keeps the sums of each plane in tensor
     memory, too small for 128 tokens.
     """
-    if num_tokens <= 32:
-        return TileLaunch(max(16, triton.next_power_of_2(num_tokens)), 128, BLOCK_SIZE, 4, 4)
+    if shape.num_tokens <= 32:
+        return TileLaunch(shape.num_tokens, 128, BLOCK_SIZE, 4, 4)
     is_warp_group = architecture.tensor_cores is TensorCores.WARP_GROUP
-    if num_tokens <= 64 or group_size < 64 or not is_warp_group:
+    if shape.num_tokens <= 64 or shape.group_size < 64 or not is_warp_group:
         return TileLaunch(64, 128, BLOCK_SIZE, 8, 4)
     return TileLaunch(128, 128, BLOCK_SIZE, 8, 3)
+
+
+def _is_possible(shape: Int4Shape, launch: TileLaunch) -> bool:
+    """Say whether a step is what is packed together."""
+    return launch.block_k == BLOCK_SIZE
+
+
+LAUNCHES = Launches("w4a16_linear", Int4Shape, TileLaunch, _reasoned, _is_possible)
 
 
 def aot_specializations() -> Iterator[Specialization]:
@@ -99,21 +130,20 @@ def aot_specializations() -> Iterator[Specialization]:
             "in_features": "i32:16",
             "group_size": "i32:16",
         }
-        for architecture, group_size in product(ARCHITECTURES, (32, 64, 128)):
-            for launch in {launch_config(n, group_size, architecture) for n in (16, 32, 64, 65)}:
-                constexprs = {
-                    "GROUPS_PER_BLOCK": BLOCK_SIZE // group_size,
-                    "BLOCK_M": launch.block_m,
-                    "BLOCK_N": launch.block_n,
-                }
-                yield Specialization(
-                    _w4a16_linear_kernel,
-                    signature,
-                    constexprs,
-                    launch.num_warps,
-                    launch.num_stages,
-                    architecture,
-                )
+        sizes = product((32, 64, 128), (16, 32, 64, 128))
+        shapes = [Int4Shape.of(*each, 4096, 4096) for each in sizes]
+        wanted = [
+            (architecture, shape.group_size, launch)
+            for architecture, shape, launch in LAUNCHES.to_compile(shapes)
+        ]
+        for architecture, group_size, launch in dict.fromkeys(wanted):
+            constexprs = {
+                "GROUPS_PER_BLOCK": BLOCK_SIZE // group_size,
+                "BLOCK_M": launch.block_m,
+                "BLOCK_N": launch.block_n,
+            }
+            resources = (constexprs, launch.num_warps, launch.num_stages, architecture)
+            yield Specialization(_w4a16_linear_kernel, signature, *resources)
 
 
 @triton.jit(do_not_specialize=["num_tokens"])

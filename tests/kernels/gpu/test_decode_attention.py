@@ -1,6 +1,7 @@
 """Attention of a decode step against plain softmax attention in double precision."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from octavo.kernels.gpu import decode_work
 from octavo.kernels.gpu.architecture import ARCHITECTURES, Architecture
 from octavo.kernels.gpu.decode_attention import decode_attention
-from octavo.kernels.gpu.decode_work import DecodeWork, plan_decode_work
+from octavo.kernels.gpu.decode_work import LAUNCHES, DecodeWork, plan_decode_work
 from tests.kernels.gpu.paged_batch import PagedBatch
 
 FP8 = torch.float8_e4m3fn
@@ -62,7 +63,8 @@ def test_awkward_lengths_in_one_batch(
 def test_launches_of_all_gpus(
     device: str, monkeypatch: pytest.MonkeyPatch, architecture: Architecture
 ) -> None:
-    monkeypatch.setattr(decode_work, "architecture_of", lambda _: architecture)
+    launches = replace(LAUNCHES, reasoned=lambda shape, _: LAUNCHES.reasoned(shape, architecture))
+    monkeypatch.setattr(decode_work, "LAUNCHES", launches)
     batch = PagedBatch.random(decoding(1, 65, 300), device, head_dim=128, dtype=torch.float16)
     batch.check(run(batch, work_for(batch)))
 

@@ -23,7 +23,7 @@ def tiles_of(seq_len: int, work: DecodeWork) -> int:
     """How many tiles hold a key that some new token sees."""
     first_token = seq_len - work.query_len
     first_key = max(first_token + 1 - work.window, 0) if work.window else 0
-    return len({position // work.config.tile for position in range(first_key, seq_len)})
+    return len({position // work.launch.tile for position in range(first_key, seq_len)})
 
 
 @settings(deadline=None, max_examples=40)

@@ -1,6 +1,7 @@
 """Attention of prompts and chunks against plain softmax attention in double precision."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from octavo.kernels.gpu import prefill_attention as module
 from octavo.kernels.gpu.architecture import ARCHITECTURES, Architecture
 from octavo.kernels.gpu.prefill_attention import prefill_attention
+from octavo.kernels.gpu.prefill_launch import LAUNCHES
 from tests.kernels.gpu.paged_batch import NOWHERE, PagedBatch
 
 FP8 = torch.float8_e4m3fn
@@ -64,7 +66,8 @@ def test_head_dims(device: str, head_dim: int) -> None:
 def test_launches_of_all_gpus(
     device: str, monkeypatch: pytest.MonkeyPatch, architecture: Architecture, head_dim: int
 ) -> None:
-    monkeypatch.setattr(module, "architecture_of", lambda _: architecture)
+    launches = replace(LAUNCHES, reasoned=lambda shape, _: LAUNCHES.reasoned(shape, architecture))
+    monkeypatch.setattr(module, "LAUNCHES", launches)
     batch = PagedBatch.random([(150, 20), (70, 70)], device, head_dim=head_dim, dtype=torch.float16)
     batch.check(run(batch))
 
