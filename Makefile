@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 # use for. Where the default index has only CUDA builds, name another: make TORCH="torch --index-url ..."
 TORCH ?= torch==2.13.0
 
-.PHONY: install protos format check test-fast test serve aot gpu-wheels gpu-check
+.PHONY: install protos format check test-fast test serve aot gpu-wheels gpu-site gpu-check gpu-tune
 
 install: $(STAMP)
 
@@ -81,8 +81,15 @@ gpu-wheels: install
 # With the environment, or where there is none with a Python that has torch and what was carried.
 GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 GPU_SITE := build/gpu-site
-gpu-check: export PYTHONPATH := $(CURDIR)/$(GPU_SITE):$(CURDIR)
-gpu-check:
+gpu-check gpu-tune: export PYTHONPATH := $(CURDIR)/$(GPU_SITE):$(CURDIR)
+gpu-site:
 	@test -x $(BIN)/python || test ! -d $(WHEELS) || $(GPU_PYTHON) -m pip install --quiet \
 		--no-index --no-deps --upgrade --target $(GPU_SITE) $(WHEELS)/*.whl
+
+gpu-check: gpu-site
 	@$(GPU_PYTHON) -m benchmarks.gpu_check
+
+# What one of them finds is worth committing, whatever becomes of the other.
+gpu-tune: gpu-site
+	@$(GPU_PYTHON) -m benchmarks.tune_attention; attention=$$?; \
+		$(GPU_PYTHON) -m benchmarks.tune_linear && exit $$attention

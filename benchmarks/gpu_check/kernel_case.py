@@ -55,10 +55,7 @@ def kernel_row(case: KernelCase, dtype: torch.dtype, device: str, ceilings: Ceil
     """Compare with the reference on the same device, then time."""
     inputs = case.make(device, dtype)
     error = error_of(case, inputs)
-    num_bytes = sum(tensor.nbytes for tensor in inputs)
-    num_copies = min(_MOST_INPUTS, -(-FLUSHED_BYTES // num_bytes))
-    copies = [inputs, *(copied(inputs) for _ in range(num_copies - 1))]
-    seconds = seconds_in_graph([case.bind(*each) for each in copies])
+    seconds = seconds_in_graph([case.bind(*each) for each in beyond_cache(inputs)])
     cost = case.cost(inputs)
     return {
         "kernel": case.name,
@@ -75,8 +72,13 @@ def kernel_row(case: KernelCase, dtype: torch.dtype, device: str, ceilings: Ceil
 
 def error_of(case: KernelCase, inputs: Inputs) -> float:
     """Return how far the kernel is from its reference in float32, as largest_error tells it."""
+    return largest_error(case.bind(*copied(inputs))(), expected_of(case, inputs))
+
+
+def expected_of(case: KernelCase, inputs: Inputs) -> Outputs:
+    """Return what the reference computes in float32."""
     wide = [each.float() if each.is_floating_point() else each for each in copied(inputs)]
-    return largest_error(case.bind(*copied(inputs))(), case.reference(*wide))
+    return case.reference(*wide)
 
 
 def at_once(kernel: Callable[..., Outputs]) -> Callable[..., Callable[[], Outputs]]:
@@ -86,6 +88,13 @@ def at_once(kernel: Callable[..., Outputs]) -> Callable[..., Callable[[], Output
 
 def copied(inputs: Inputs) -> Inputs:
     return [tensor.clone() for tensor in inputs]
+
+
+def beyond_cache(inputs: Inputs) -> list[Inputs]:
+    """Return inputs and copies of them, of more bytes together than a GPU's cache has."""
+    num_bytes = sum(tensor.nbytes for tensor in inputs)
+    num_copies = min(_MOST_INPUTS, -(-FLUSHED_BYTES // num_bytes))
+    return [inputs, *(copied(inputs) for _ in range(num_copies - 1))]
 
 
 def all_bytes(inputs: Inputs, *outputs: Tensor) -> Cost:

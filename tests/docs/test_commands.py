@@ -83,6 +83,7 @@ NOT_RUN = {
     "make check": "CI runs it before the tests",
     "make format": "would change the tree",
     "make gpu-check": "needs a GPU",
+    "make gpu-tune": "needs a GPU",
     "make gpu-wheels": "fetches 20 MB; tests/benchmarks/test_gpu_wheels.py checks what",
     "make install": "CI runs it before the tests",
     "make protos": "would change the tree; tests/test_layout.py makes the same code elsewhere",
