@@ -12,14 +12,10 @@ import contextlib
 import json
 import os
 import random
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,13 +25,12 @@ import cyclopts
 import psutil
 
 from .light_client import stream_all
+from .octavo_server import octavo_server
 
 _ROLES = ("gateway", "router", "scheduler", "worker")
 _MODEL = "demo"
 # Of all vocabularies, and no special tokens.
 _TOKEN_IDS = range(100, 30_000)
-_START_TIMEOUT_S = 120
-_STOP_TIMEOUT_S = 60
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,43 +139,15 @@ def measure(server: Server, workload: Workload, seed: int) -> Served:
 
 @contextlib.contextmanager
 def running_server(flags: Sequence[str], environment: Mapping[str, str]) -> Iterator[Server]:
-    """Run `octavo serve`: ready when entered, ended when left."""
-    port, grpc_port = free_port(), free_port()
-    command = [sys.executable, "-m", "octavo.cli", "serve", _MODEL, "--port", str(port)]
-    command += ["--grpc-port", str(grpc_port), *flags]
-    with subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, env={**os.environ, **environment, "PYTHONSAFEPATH": "1"}
-    ) as process:
-        try:
-            wait_until_ready(process, port)
-            yield Server(port, find_roles(process.pid))
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(_STOP_TIMEOUT_S)
+    """Run `octavo serve` with the demo model."""
+    with octavo_server(_MODEL, flags, environment) as (port, pid):
+        yield Server(port, find_roles(pid))
 
 
 def find_roles(pid: int) -> dict[str, psutil.Process]:
     """Return the processes of a cluster by what they are."""
     processes = psutil.Process(pid).children()
     return {role: next(p for p in processes if role in p.cmdline()) for role in _ROLES}
-
-
-def wait_until_ready(process: "subprocess.Popen[bytes]", port: int) -> None:
-    deadline_s = time.monotonic() + _START_TIMEOUT_S
-    while time.monotonic() < deadline_s:
-        if process.poll() is not None:
-            sys.exit("octavo serve ended during its start; its log above says why")
-        with contextlib.suppress(urllib.error.URLError, ConnectionError):
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/ready").close()
-            return
-        time.sleep(0.1)
-    sys.exit(f"octavo serve was not ready within {_START_TIMEOUT_S} s")
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def generate_offline(workload: Workload) -> float:

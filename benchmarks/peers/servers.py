@@ -9,7 +9,7 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.bench_serving_path import free_port
+from benchmarks.octavo_server import free_ports
 
 from .client import SERVED_MODEL, Client
 from .engines import Engine, octavo_model
@@ -79,7 +79,7 @@ class Server:
 
 def make_server(name: str, peers: Installation, directory: Path, client: Client) -> Engine:
     """Return the server called `engine:format`; raises EngineFailed where there is none."""
-    port = free_port()
+    (port,) = free_ports(1)
     ready_path = "/health"
     environment: Mapping[str, str] = {}
     engine, _, kind = name.partition(":")
@@ -117,7 +117,7 @@ def _octavo_command(kind: str, peers: Installation, port: int) -> list[str]:
     command = [sys.executable, "-m", "octavo.cli", "serve", model, "--port", str(port)]
     command += [
         "--grpc-port",
-        str(free_port()),
+        str(*free_ports(1)),
         "--dtype",
         dtype,
         "--served-model-name",
