@@ -25,6 +25,7 @@ from octavo.worker.settings import (
     Quantization,
     WorkerSettings,
 )
+from octavo.worker.step_loop import StepRunner
 
 from .errors import FailedPrecondition
 from .loop_thread import LoopThread
@@ -111,7 +112,7 @@ class LLM:
         self._request_ids = itertools.count()
         self._thread = LoopThread()
         try:
-            self._engine = self._thread.run(_start(worker, scheduler, template))
+            self._engine = self._thread.run(self._start(worker, scheduler, template))
         except BaseException:
             # Whatever it is, Ctrl-C too: nobody will close what was never made.
             self._thread.stop()
@@ -171,6 +172,24 @@ class LLM:
         """Give memory and processes back; also happens when the LLM is no longer used."""
         self._close()
 
+    def load_runner(self, settings: WorkerSettings) -> StepRunner:
+        """Load the model, on the thread that will run it: threads that compute belong to it.
+
+        A subclass that wants to see the steps returns what passes them on.
+        """
+        return load_model_runner(settings, _SilentReport(None))
+
+    async def _start(
+        self, worker: WorkerSettings, scheduler: SchedulerSettings, chat_template: Path | None
+    ) -> OfflineEngine:
+        runner = self.load_runner(worker)
+        # A server does this while nobody asks; here one step follows another from first to last.
+        while runner.prepare():
+            pass
+        engine = OfflineEngine(InProcessScheduler(runner, scheduler), chat_template)
+        await engine.start()
+        return engine
+
     def _options(
         self, sampling_params: SamplingParams | Sequence[SamplingParams | None] | None, count: int
     ) -> list[inference_pb2.GenerationOptions]:
@@ -189,19 +208,6 @@ class LLM:
             return self._thread.run(self._engine.run(requests, lambda output: None))
         with progress_bar("Processed prompts", len(requests)) as advance:
             return self._thread.run(self._engine.run(requests, lambda output: advance()))
-
-
-async def _start(
-    worker: WorkerSettings, scheduler: SchedulerSettings, chat_template: Path | None
-) -> OfflineEngine:
-    """Load the model on the thread that will run it: threads that compute belong to it."""
-    runner = load_model_runner(worker, _SilentReport(None))
-    # A server does this while nobody asks; here one step follows another from first to last.
-    while runner.prepare():
-        pass
-    engine = OfflineEngine(InProcessScheduler(runner, scheduler), chat_template)
-    await engine.start()
-    return engine
 
 
 def _close(thread: LoopThread, engine: OfflineEngine) -> None:
