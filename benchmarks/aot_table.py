@@ -3,8 +3,9 @@
     python -m benchmarks.aot_table CAPABILITY ...        (`make aot`: 80 89 90 100 120)
 
 Each kernel in each launch of its table: registers of a thread, shared memory, spills, and whether
-products are Hopper's. Fails if one does not compile or takes more shared memory than there is, or
-if one is not in a table.
+products are Hopper's. Fails if one does not compile or takes more shared memory than there is, if
+one of attention spills, or multiplies on Hopper as older GPUs do in a prefill, and if one is in no
+table.
 """
 
 import ast
@@ -24,6 +25,10 @@ from triton.runtime.jit import JITFunction
 from octavo.kernels import gpu
 from octavo.kernels.gpu.aot import Resources, Specialization, compile_for
 
+# What a step waits for longest; its launches are chosen so that registers suffice.
+_ATTENTION = {"decode_attention", "merge_parts", "prefill_attention"}
+_HOPPER = 90
+
 _COLUMNS = f"{'registers':>9} {'shared B':>9} {'spilled B':>9} {'wgmma':>6}  configuration"
 
 
@@ -33,6 +38,19 @@ class Row(NamedTuple):
     specialization: Specialization
     capability: int
     outcome: Resources | str
+
+    @property
+    def fault(self) -> str | None:
+        """What must not be."""
+        if isinstance(self.outcome, str):
+            return self.outcome
+        operation = str(self.specialization.kernel.__module__).rpartition(".")[2]
+        if operation in _ATTENTION and self.outcome.spilled_bytes:
+            return "attention spills"
+        is_for_hopper = operation == "prefill_attention" and self.capability == _HOPPER
+        if is_for_hopper and not self.outcome.has_wgmma:
+            return "no product of a warp group"
+        return None
 
 
 def modules() -> list[ModuleType]:
@@ -117,6 +135,14 @@ def configuration(specialization: Specialization) -> str:
     return " ".join([",".join(kinds), *constants, launch])
 
 
+def _told(outcome: Resources | str) -> str:
+    if isinstance(outcome, str):
+        return " " * _COLUMNS.index("  configuration")
+    has_wgmma = "yes" if outcome.has_wgmma else "-"
+    numbers = (outcome.registers, outcome.shared_bytes, outcome.spilled_bytes)
+    return " ".join(f"{each:>9}" for each in numbers) + f" {has_wgmma:>6}"
+
+
 def main() -> int:
     is_good = True
     last = ("", 0)
@@ -125,17 +151,10 @@ def main() -> int:
         if name != last:
             print(f"\n{name[0]}, sm_{name[1]}\n{_COLUMNS}")
             last = name
-        if isinstance(row.outcome, str):
+        print(f"{_told(row.outcome)}  {configuration(row.specialization)}", flush=True)
+        if row.fault is not None:
             is_good = False
-            print(f"  {configuration(row.specialization)}\n    {row.outcome}")
-            continue
-        took = row.outcome
-        has_wgmma = "yes" if took.has_wgmma else "-"
-        print(
-            f"{took.registers:>9} {took.shared_bytes:>9} {took.spilled_bytes:>9} {has_wgmma:>6}"
-            f"  {configuration(row.specialization)}",
-            flush=True,
-        )
+            print(f"    {row.fault}")
     for name_of in never_compiled(modules()):
         is_good = False
         print(f"{name_of} is in no launch table", file=sys.stderr)

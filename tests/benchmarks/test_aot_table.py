@@ -12,13 +12,14 @@ from tests.interpreted import ROOT
 triton = pytest.importorskip("triton")
 
 from benchmarks.aot_table import (  # noqa: E402
+    Row,
     configuration,
     modules,
     never_compiled,
     specializations_of,
 )
 from octavo.kernels.gpu import scaled_linear  # noqa: E402
-from octavo.kernels.gpu.aot import Specialization, compile_for  # noqa: E402
+from octavo.kernels.gpu.aot import Resources, Specialization, compile_for  # noqa: E402
 from octavo.kernels.gpu.architecture import ARCHITECTURES, Architecture  # noqa: E402
 from tests.benchmarks import jit_functions  # noqa: E402
 from tests.benchmarks.trapping import trapping_kernel  # noqa: E402
@@ -91,6 +92,36 @@ def test_a_kernel_is_compiled_for_gpus_that_have_its_types_and_launch_it() -> No
     for capability, listed in ((80, 80), (86, 89), (87, 80), (89, 89), (90, 90), (120, 89)):
         found = [each for each, launch in launches.items() if launch.is_for(capability)]
         assert found == [Architecture.of(listed)], capability
+
+
+@pytest.mark.parametrize(
+    ("operation", "capability", "spilled_bytes", "has_wgmma", "fault"),
+    [
+        ("decode_attention", 90, 0, False, None),
+        ("decode_attention", 80, 8, False, "attention spills"),
+        ("merge_parts", 100, 8, False, "attention spills"),
+        ("prefill_attention", 90, 8, True, "attention spills"),
+        ("prefill_attention", 90, 0, True, None),
+        ("prefill_attention", 90, 0, False, "no product of a warp group"),
+        ("prefill_attention", 80, 0, False, None),
+        ("prefill_attention", 100, 0, False, None),
+        ("w4a16_linear", 100, 8, False, None),
+    ],
+)
+def test_attention_must_not_spill_and_prefills_multiply_as_hopper_does(
+    operation: str, capability: int, spilled_bytes: int, has_wgmma: bool, fault: str | None
+) -> None:
+    kernel = SimpleNamespace(__module__=f"octavo.kernels.gpu.{operation}")
+    took = Resources(
+        registers=255, shared_bytes=0, spilled_bytes=spilled_bytes, has_wgmma=has_wgmma
+    )
+    assert Row(Specialization(kernel, {}, {}, 8, 2), capability, took).fault == fault
+
+
+def test_a_kernel_that_does_not_compile_is_a_fault() -> None:
+    kernel = SimpleNamespace(__module__="octavo.kernels.gpu.moe")
+    error = "RuntimeError: compiled to a trap"
+    assert Row(Specialization(kernel, {}, {}, 8, 2), 90, error).fault == error
 
 
 @pytest.mark.slow
