@@ -1,5 +1,6 @@
 """What a device says of its memory, and what follows from it: room for the KV cache."""
 
+import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -37,6 +38,8 @@ class CudaMemory:
         return torch.cuda.mem_get_info(self._device)[1]
 
     def free_bytes(self) -> int:
+        # A model that is no longer used, but was recorded in graphs, refers to itself.
+        gc.collect()
         torch.cuda.synchronize(self._device)
         torch.cuda.empty_cache()
         return torch.cuda.mem_get_info(self._device)[0]
