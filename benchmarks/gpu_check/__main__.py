@@ -2,10 +2,20 @@
 
     python -m benchmarks.gpu_check         (`make gpu-check` finds the Python for it)
 
-The tests on the GPU, probes, each kernel against its reference and the GPU's limits, the engine on
-shapes of well-known models, that without one thing after another, and transformers beside it.
-Writes gpu_check.json into $OUT, or benchmarks/results/, after every row: a run that is cut short
-tells what it has.
+Each table has time kept for it, whatever those before it take, and gets what they leave:
+
+    probes      the limits of the GPU, which everything is told beside
+    tests       those that need a GPU, or take one where there is one
+    kernels     each against its reference and these limits; attention first
+    engine      well-known models' shapes on well-known workloads; the most quoted first
+    ablations   one workload with all of it, over ZeroMQ, without CUDA graphs, without overlap
+    serving     all processes of a server: all requests at once, then 32, 48, 16 and 8 a second
+    peer        transformers on the workload of the ablations
+    profile     where the GPU's time goes in it, kernel by kernel
+
+So what a slow machine cuts first is the end of each table, and then nothing else. gpu_check.json in
+$OUT, or benchmarks/results/, is written anew after every row: a run that is ended tells what it
+has, and `python -m benchmarks.gpu_check.tables FILE` shows it. The last table has our goals.
 """
 
 import os
@@ -19,11 +29,14 @@ from pathlib import Path
 
 import torch
 
-from .engine import ablation_rows, engine_rows, peer_rows
+from .bars import bar_rows
+from .engine import ablation_rows, engine_rows, peer_rows, profile_rows
 from .gpu_tests import gpu_test_rows
 from .kernels import kernel_rows
 from .probes import Ceilings, query_gpu, run_probes
 from .report import Part, Report, Row
+from .serving import serving_rows
+from .tables import lines_of
 from .workloads import ENGINE
 
 BUDGET_S = 530.0
@@ -39,8 +52,9 @@ def main() -> int:
         return 1
     deadline_s = time.monotonic() + BUDGET_S
     directory = Path(os.environ.get("OUT", _RESULTS))
-    report = Report(directory / "gpu_check.json", describe_machine())
+    report = Report(directory / "gpu_check.json", describe_machine(), bar_rows)
     report.run(parts(report), deadline_s)
+    print(*lines_of(report.content), sep="\n")
     return 0 if report.is_good else 1
 
 
@@ -57,12 +71,14 @@ def parts(report: Report) -> list[Part]:
         return Ceilings.of({row["name"]: row["value"] for row in report.tables["probes"]})
 
     return [
-        Part("probes", probes, 30),
-        Part("tests", gpu_test_rows, 150),
-        Part("kernels", lambda limit: kernel_rows(ceilings(), limit), 100),
-        Part("engine", lambda limit: engine_rows(ENGINE, astuple(ceilings()), limit), 180),
-        Part("ablations", lambda limit: ablation_rows(astuple(ceilings()), limit), 80),
-        Part("peer", lambda limit: peer_rows(astuple(ceilings()), limit), 60),
+        Part("probes", probes, 25),
+        Part("tests", gpu_test_rows, 90),
+        Part("kernels", lambda limit: kernel_rows(ceilings(), limit), 80),
+        Part("engine", lambda limit: engine_rows(ENGINE, astuple(ceilings()), limit), 135),
+        Part("ablations", lambda limit: ablation_rows(astuple(ceilings()), limit), 70),
+        Part("serving", lambda limit: serving_rows(astuple(ceilings()), limit), 90),
+        Part("peer", lambda limit: peer_rows(astuple(ceilings()), limit), 25),
+        Part("profile", lambda limit: profile_rows(astuple(ceilings()), limit), 15),
     ]
 
 

@@ -1,6 +1,7 @@
 """Paged attention: decode, prefill and mixed batches over blocks anywhere in the cache."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
@@ -19,20 +20,24 @@ from .models import ModelShape
 # (requests, tokens in the cache of each), one after another.
 Groups = Sequence[tuple[int, int]]
 
+UNBALANCED: Groups = [(1, 65_536), (15, 4096)]
+# As much to read, in requests of one length.
+BALANCED: Groups = [(16, 7936)]
 DECODES: Sequence[Groups] = (
+    [(32, 4096)],
+    UNBALANCED,
+    BALANCED,
     [(1, 4096)],
     [(8, 1024)],
-    [(32, 4096)],
     [(64, 4096)],
     [(256, 1024)],
     [(1, 131_072)],
-    [(1, 65_536), (15, 4096)],
 )
 # (new tokens, tokens in the cache with them) of each request.
 PREFILLS: Sequence[Sequence[tuple[int, int]]] = (
-    [(512, 512)],
-    [(2048, 2048)],
     [(8192, 8192)],
+    [(2048, 2048)],
+    [(512, 512)],
     [(1024, 3072)],
     [*[(1, 1024)] * 64, (2048, 2048)],
 )
@@ -42,24 +47,44 @@ def decode_cases(
     model: ModelShape, batches: Sequence[Groups], block_size: int
 ) -> Iterator[KernelCase]:
     for groups in batches:
-        lengths = [length for count, length in groups for _ in range(count)]
-        told = " + ".join(f"{count} x {length}" for count, length in groups)
-        yield _case(model, "decode_attention", told, [(1, n) for n in lengths], block_size)
+        requests = [(1, length) for count, length in groups for _ in range(count)]
+        shape = decode_shape(model, groups, block_size)
+        yield _case(model, "decode_attention", shape, requests, block_size)
 
 
 def prefill_cases(
     model: ModelShape, batches: Sequence[Sequence[tuple[int, int]]], block_size: int
 ) -> Iterator[KernelCase]:
     for requests in batches:
-        told = f"{sum(new for new, _ in requests)} tokens of {len(requests)} requests"
-        longest = max(length for _, length in requests)
-        yield _case(
-            model, "prefill_attention", f"{told} up to {longest}", list(requests), block_size
-        )
+        shape = prefill_shape(model, requests, block_size)
+        yield _case(model, "prefill_attention", shape, list(requests), block_size)
+
+
+def decode_shape(model: ModelShape, groups: Groups, block_size: int) -> str:
+    """Return how the table names a batch."""
+    told = " + ".join(f"{count} x {_tokens(length)}" for count, length in groups)
+    return f"{told}, {_layout(model, block_size)}"
+
+
+def prefill_shape(model: ModelShape, requests: Sequence[tuple[int, int]], block_size: int) -> str:
+    """Return how the table names a batch: new tokens, of as many with those in the cache."""
+    told = " + ".join(
+        f"{count} x {_tokens(new)} of {_tokens(length)}"
+        for (new, length), count in Counter(requests).items()
+    )
+    return f"{told}, {_layout(model, block_size)}"
+
+
+def _tokens(count: int) -> str:
+    return str(count) if count % 1024 else f"{count // 1024}K"
+
+
+def _layout(model: ModelShape, block_size: int) -> str:
+    return f"heads {model.num_heads}/{model.num_kv_heads} x {model.head_dim}, block {block_size}"
 
 
 def _case(
-    model: ModelShape, name: str, told: str, requests: list[tuple[int, int]], block_size: int
+    model: ModelShape, name: str, shape: str, requests: list[tuple[int, int]], block_size: int
 ) -> KernelCase:
     scale = 1 / math.sqrt(model.head_dim)
 
@@ -86,8 +111,7 @@ def _case(
 
     return KernelCase(
         name,
-        f"{told}, heads {model.num_heads}/{model.num_kv_heads} x {model.head_dim},"
-        f" block {block_size}",
+        shape,
         make,
         decode if name == "decode_attention" else at_once(prefill),
         reference,

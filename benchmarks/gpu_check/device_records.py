@@ -1,31 +1,100 @@
-"""How long the GPU was idle, from the records that it keeps of its own work."""
+"""Where the GPU's time goes in steps that decode, from its own records of its work.
 
-from collections.abc import Callable, Iterable
+python -m benchmarks.gpu_check.device_records DRIVE    (engine.py starts it, with a Drive as JSON)
+"""
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch.profiler import DeviceType
 
+from .child import write_row
+from .drive import generate, load
+from .engine import Drive
+from .report import Row
+from .workloads import MAX_NUM_SEQS
 
-def idle_share(run: Callable[[], object]) -> float:
-    """Return the share of the time, from the first work of `run` to the last, without any."""
+# Only steps with prompts run it.
+_PREFILL = "prefill_attention"
+_MOST_TOLD = 12
+_NUM_OUTPUT = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A kernel or a copy, in microseconds."""
+
+    name: str
+    begun_us: float
+    ended_us: float
+
+
+def main() -> int:
+    drive = Drive.from_json(sys.argv[1])
+    case = drive.case
+    llm = load(case, drive.directory)
+    try:
+        for workload in case.workloads:
+            part = workload.beginning(MAX_NUM_SEQS, _NUM_OUTPUT)
+            run = partial(generate, llm, part, case.model.vocab_size)
+            run()
+            for row in kernel_times(run):
+                write_row(row)
+    finally:
+        llm.close()
+    return 0
+
+
+def kernel_times(run: Callable[[], object]) -> list[Row]:
+    """Return what the GPU did in `run`, as `decode_times` tells it."""
     activities = [torch.profiler.ProfilerActivity.CUDA]
     with torch.profiler.profile(activities=activities) as profile:
         run()
         torch.cuda.synchronize()
-    return idle_share_of(
-        (event.time_range.start, event.time_range.end)
+    return decode_times(
+        Work(event.name, event.time_range.start, event.time_range.end)
         for event in profile.events()
         if event.device_type == DeviceType.CUDA
     )
 
 
-def idle_share_of(spans: Iterable[tuple[float, float]]) -> float:
-    """Return the share that no span covers; spans may overlap, as those of two streams do."""
-    ordered = sorted(spans)
-    assert ordered, "the GPU has recorded nothing"
-    first, covered_to = ordered[0][0], ordered[0][0]
-    busy = 0.0
-    for start, end in ordered:
-        busy += max(0.0, end - max(start, covered_to))
-        covered_to = max(covered_to, end)
-    return 1 - busy / (covered_to - first)
+def decode_times(works: Iterable[Work]) -> list[Row]:
+    """Return the share of each kernel in the time after the last prompt, the largest first.
+
+    The time without any has a row, too: much of it lies between the kernels of one graph.
+    """
+    ordered = sorted(works, key=lambda work: work.begun_us)
+    last = max((i for i, work in enumerate(ordered) if _PREFILL in work.name), default=-1)
+    decodes = ordered[last + 1 :]
+    if not decodes:
+        return []
+    span_us = max(work.ended_us for work in decodes) - decodes[0].begun_us
+    by_name: dict[str, list[float]] = {"nothing": [span_us - busy_us(decodes)]}
+    for work in decodes:
+        by_name.setdefault(work.name, []).append(work.ended_us - work.begun_us)
+    largest = sorted(by_name.items(), key=lambda each: -sum(each[1]))[:_MOST_TOLD]
+    return [
+        {
+            "kernel": name,
+            "percent": round(100 * sum(times_us) / span_us, 1),
+            "calls": len(times_us),
+            "us": round(sum(times_us) / len(times_us), 2),
+        }
+        for name, times_us in largest
+    ]
+
+
+def busy_us(ordered: Sequence[Work]) -> float:
+    """Return the time that some work covers; works may overlap, as those of two streams do."""
+    covered_to, busy = ordered[0].begun_us, 0.0
+    for work in ordered:
+        busy += max(0.0, work.ended_us - max(work.begun_us, covered_to))
+        covered_to = max(covered_to, work.ended_us)
+    return busy
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -61,7 +61,7 @@ def kernel_row(case: KernelCase, dtype: torch.dtype, device: str, ceilings: Ceil
         "kernel": case.name,
         "shape": case.shape,
         "dtype": str(dtype).removeprefix("torch."),
-        "error": float(f"{error:.2g}"),
+        "deviation": float(f"{error:.2g}"),
         "is_right": error <= (case.tolerance or TOLERANCE[dtype]),
         "us": round(seconds * 1e6, 2),
         "gb_s": round(cost.num_bytes / seconds / 1e9, 1),

@@ -18,23 +18,22 @@ from .kernel_case import KernelCase, kernel_row
 from .kernel_cases import copy_case, elementwise_cases, linear_case, sampling_case
 from .linear_cases import lora_case, quantized_linear_cases
 from .logit_cases import logit_cases
-from .models import LLAMA_8B, ModelShape
+from .models import LLAMA_8B, QWEN3_600M
 from .probes import Ceilings
 from .report import Row
 
-# Heads of Qwen3-0.6B's attention.
-_FEWER_HEADS = ModelShape("", 1024, 1, 16, 8, 128, 3072, 1, True)
+# Heads and tokens of a block; those that matter most first.
+_LAYOUTS = ((LLAMA_8B, 16), (QWEN3_600M, 16), (LLAMA_8B, 64), (QWEN3_600M, 64))
 
 
 def _decode() -> Iterator[KernelCase]:
-    yield from decode_cases(LLAMA_8B, DECODES, block_size=16)
-    yield from decode_cases(LLAMA_8B, DECODES, block_size=64)
-    yield from decode_cases(_FEWER_HEADS, DECODES, block_size=16)
+    for model, block_size in _LAYOUTS:
+        yield from decode_cases(model, DECODES, block_size)
 
 
 def _prefill() -> Iterator[KernelCase]:
-    yield from prefill_cases(LLAMA_8B, PREFILLS, block_size=16)
-    yield from prefill_cases(LLAMA_8B, PREFILLS, block_size=64)
+    for model, block_size in _LAYOUTS:
+        yield from prefill_cases(model, PREFILLS, block_size)
 
 
 def _quantized() -> Iterator[KernelCase]:
@@ -60,6 +59,7 @@ def _experts() -> Iterator[KernelCase]:
 
 
 # A kernel that goes beyond its memory leaves nothing to those after it in its process.
+# Attention comes first, and has most of the time.
 GROUPS: dict[str, Callable[[], Iterator[KernelCase]]] = {
     "decode": _decode,
     "prefill": _prefill,
@@ -69,10 +69,14 @@ GROUPS: dict[str, Callable[[], Iterator[KernelCase]]] = {
 }
 
 
+_WEIGHTS = {"decode": 3, "prefill": 3, "quantized": 2, "others": 2, "experts": 1}
+
+
 def kernel_rows(ceilings: Ceilings, limit_s: float) -> Iterator[Row]:
     """Measure one group after another, each in a process and a share of the time of its own."""
     limits = [str(limit) for limit in astuple(ceilings)]
-    for group, share_s in zip(GROUPS, time_shares(limit_s, len(GROUPS)), strict=True):
+    shares = time_shares(limit_s, [_WEIGHTS[group] for group in GROUPS])
+    for group, share_s in zip(GROUPS, shares, strict=True):
         name = {"kernel": f"group {group}"}
         yield from child_rows(name, "kernels", [group, *limits], share_s)
 

@@ -1,7 +1,7 @@
 """The models that are measured: shapes of well-known ones, with weights drawn at random."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import tokenizers
@@ -38,6 +38,7 @@ class ModelShape:
 
 
 LLAMA_8B = ModelShape("Llama-3.1-8B shapes", 4096, 32, 32, 8, 128, 14_336, 128_256, False)
+LLAMA_8B_FP8 = replace(LLAMA_8B, name="Llama-3.1-8B shapes in FP8")
 # Its heads are normalised too, which costs next to nothing.
 QWEN3_600M = ModelShape("Qwen3-0.6B shapes", 1024, 28, 16, 8, 128, 3072, 151_936, True)
 

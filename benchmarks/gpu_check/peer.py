@@ -28,19 +28,19 @@ def main() -> int:
         (num_output,) = {num_output for _, num_output in workload.lengths}
         # No token is -1: outputs end at their length.
         until = GenerationConfig(max_new_tokens=num_output, do_sample=False, eos_token_id=-1)
-        prompts = workload.prompts(drive.model.vocab_size)
+        prompts = workload.prompts(drive.case.model.vocab_size)
         outputs = model.generate_batch(inputs=prompts, generation_config=until)
         lengths = [len(output.generated_tokens) for output in outputs.values()]
         assert lengths == [num_output] * len(prompts), lengths
 
-    for workload in drive.workloads:
+    for workload in drive.case.workloads:
         generate(workload.beginning(len(workload.lengths)))
         started_s = time.perf_counter()
         generate(workload)
         duration_s = time.perf_counter() - started_s
         write_row(
             {
-                "model": drive.model.name,
+                "model": drive.case.model.name,
                 "workload": workload.name,
                 "output_tok_s": round(workload.num_output_tokens / duration_s, 1),
                 "duration_s": round(duration_s, 3),

@@ -40,13 +40,14 @@ class Ceilings:
         return max(num_bytes / self.bytes_per_s, flops / self.flops_per_s)
 
 
+COPY = "copy, read and written"
 _READ, _PRODUCT = "read", "bfloat16 product of 8192³"
 
 
 def run_probes() -> Iterator[Probe]:
     """Yield one measurement after another; needs twice 4 GiB of the GPU's memory."""
     yield Probe(_READ, _read_bytes_per_s() / 1e9, "GB/s")
-    yield Probe("copy, read and written", _copy_bytes_per_s() / 1e9, "GB/s")
+    yield Probe(COPY, _copy_bytes_per_s() / 1e9, "GB/s")
     yield Probe(_PRODUCT, _bfloat16_flops() / 1e12, "TFLOP/s")
     if clock := query_gpu("clocks.sm"):
         yield Probe("SM clock just after it", float(clock["clocks.sm"].split()[0]), "MHz")

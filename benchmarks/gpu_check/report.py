@@ -2,12 +2,20 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from octavo.bench_report import spread_ms
+
 Row = dict[str, Any]
+
+
+def spread_row(name: str, seconds: Sequence[float]) -> Row:
+    """Return median and 99th percentile, in milliseconds; nothing of nothing."""
+    spread = spread_ms(seconds) or {}
+    return {f"{name}_{each}": spread[each] for each in ("p50", "p99") if each in spread}
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,29 +24,43 @@ class Part:
 
     Attributes:
         rows: yields them as they are measured; is given the seconds that it may take.
-        limit_s: the most of it.
+        needs_s: what is kept for it, whatever those before it take.
     """
 
     name: str
     rows: Callable[[float], Iterator[Row]]
-    limit_s: float
+    needs_s: float
 
 
 class Report:
     """The rows so far, by table."""
 
-    def __init__(self, path: Path, machine: Row) -> None:
+    def __init__(
+        self, path: Path, machine: Row, bars: Callable[[Mapping[str, list[Row]]], list[Row]]
+    ) -> None:
+        """`bars` says what the tables mean for our goals."""
         self._path = path
         self.tables: dict[str, list[Row]] = {}
         self._machine = machine
+        self._bars = bars
         self.is_good = True
         self._write()
 
-    def run(self, parts: list[Part], deadline_s: float) -> None:
-        """Fill one table after another; one that fails is told, and the next begun."""
-        for part in parts:
+    @property
+    def content(self) -> dict[str, Any]:
+        """All of it, with what it says of our goals, as it stands in the file."""
+        found = {"benchmark": "gpu_check", "machine": self._machine, **self.tables}
+        return found | {"bars": self._bars(self.tables)}
+
+    def run(self, parts: Sequence[Part], deadline_s: float) -> None:
+        """Fill one table after another; one that fails is told, and the next begun.
+
+        Each may take what is kept for it, and what those before it have left.
+        """
+        for number, part in enumerate(parts, start=1):
             self.tables[part.name] = []
-            left_s = min(part.limit_s, deadline_s - time.monotonic())
+            kept_s = sum(later.needs_s for later in parts[number:])
+            left_s = deadline_s - kept_s - time.monotonic()
             ends_s = time.monotonic() + left_s
             try:
                 if left_s <= 0:
@@ -55,10 +77,10 @@ class Report:
     def _add(self, name: str, row: Row) -> None:
         self.tables[name].append(row)
         self._write()
-        print(f"{name:<9} {'  '.join(map(str, row.values()))}", flush=True)
+        told = [str(value) for value in row.values() if not isinstance(value, list | dict)]
+        print(f"{name:<9} {'  '.join(told)}", flush=True)
 
     def _write(self) -> None:
-        content = {"benchmark": "gpu_check", "machine": self._machine, **self.tables}
         unfinished = self._path.with_suffix(".tmp")
-        unfinished.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        unfinished.write_text(json.dumps(self.content, indent=2, ensure_ascii=False) + "\n")
         unfinished.replace(self._path)
