@@ -116,9 +116,9 @@ def step_figures(
     """Return what a run's steps took, beside the least that a GPU allows for the same ones.
 
     A step counts from the end of the one before it, as a client sees it. Idle is the device between
-    two steps: what lies between the last work of one and the first of the next. Of blocks, the
-    share is told that holds no token. `host_us` is what a step costs the processor, whether the
-    device waits for that or not.
+    two steps: from the last work of one to the first of the next; that it waits within a step, for
+    launches that come late, is not in it. Of blocks, the share is told that holds no token.
+    `host_us` is what a step costs the processor, whether the device waits for that or not.
     """
     # One may be under way yet, for outputs that have ended.
     records = [record for record in records if record.ended_s]
