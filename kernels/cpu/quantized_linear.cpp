@@ -31,40 +31,73 @@ struct Fetch {
         const uint8_t* lines = ahead + group * W::GROUP_BYTES + unit * LINES * CACHE_LINE;
         for (int64_t i = 0; i < LINES; ++i) __builtin_prefetch(lines + i * CACHE_LINE, 0, 2);
     }
+    // For the second half of the panel, of so many groups: nothing is left.
+    Fetch<W, 0> rest(int64_t) const { return {}; }
 };
 
-// sums[ROWS][PANEL] += x[ROWS][..] * num_groups groups of a panel
-template <typename W, int ROWS, typename F>
-void multiply_tile(const typename W::X* x, int64_t x_stride, const uint8_t* groups,
-                   int64_t num_groups, F fetch, float* sums) {
+// sums[ROWS][VECS] += x[ROWS][..] * num_groups groups of a panel, of each so many vectors from `first` on
+template <typename W, int ROWS, int VECS, typename F>
+inline __attribute__((always_inline)) void multiply_columns(
+    const typename W::X* x, int64_t x_stride, const uint8_t* groups, int64_t num_groups, int first,
+    F fetch, float* target) {
+    Vec sums[ROWS][VECS];
+    // Unrolled by hand, or compilers take the sums through memory.
+#pragma GCC unroll 8
+    for (int r = 0; r < ROWS; ++r) {
+#pragma GCC unroll 8
+        for (int v = 0; v < VECS; ++v) sums[r][v] = load(target + r * PANEL + (first + v) * VEC);
+    }
     for (int64_t g = 0; g < num_groups; ++g, ++x, groups += W::GROUP_BYTES) {
-        VecI products[ROWS][TILE_VECS];
+        VecI products[ROWS][VECS];
+#pragma GCC unroll 8
         for (int r = 0; r < ROWS; ++r) {
-            for (int v = 0; v < TILE_VECS; ++v) {
+#pragma GCC unroll 8
+            for (int v = 0; v < VECS; ++v) {
                 products[r][v] = VecI{} + W::first_sum(x[r * x_stride]);
             }
         }
         for (int unit = 0; unit < W::UNITS; ++unit) {
             fetch.unit(g, unit);
-            VecU weight[TILE_VECS];
-            for (int v = 0; v < TILE_VECS; ++v) weight[v] = W::unit(groups, unit, v);
+            VecU weight[VECS];
+#pragma GCC unroll 8
+            for (int v = 0; v < VECS; ++v) weight[v] = W::unit(groups, unit, first + v);
+#pragma GCC unroll 8
             for (int r = 0; r < ROWS; ++r) {
                 const uint32_t unit_x = x[r * x_stride].units()[unit];
-                for (int v = 0; v < TILE_VECS; ++v) {
+#pragma GCC unroll 8
+                for (int v = 0; v < VECS; ++v) {
                     products[r][v] = multiply_add_bytes(products[r][v], weight[v], unit_x);
                 }
             }
         }
-        // The sums have no registers left: were the compiler to know where they are, it would try.
-        asm volatile("" : "+r"(sums));
-        for (int v = 0; v < TILE_VECS; ++v) {
-            const typename W::Scales scales(groups, v);
+#pragma GCC unroll 8
+        for (int v = 0; v < VECS; ++v) {
+            const typename W::Scales scales(groups, first + v);
+#pragma GCC unroll 8
             for (int r = 0; r < ROWS; ++r) {
-                float* sum = sums + r * PANEL + v * VEC;
-                store(sum, scales.add(load(sum), __builtin_convertvector(products[r][v], Vec),
-                                      x[r * x_stride]));
+                const Vec group_products = __builtin_convertvector(products[r][v], Vec);
+                sums[r][v] = scales.add(sums[r][v], group_products, x[r * x_stride]);
             }
         }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < ROWS; ++r) {
+#pragma GCC unroll 8
+        for (int v = 0; v < VECS; ++v) store(target + r * PANEL + (first + v) * VEC, sums[r][v]);
+    }
+}
+
+// sums[ROWS][PANEL] += x[ROWS][..] * num_groups groups of a panel
+//
+// The sums and a group's products share the registers: of many rows, half the panel is taken at a time.
+template <typename W, int ROWS, typename F>
+void multiply_tile(const typename W::X* x, int64_t x_stride, const uint8_t* groups,
+                   int64_t num_groups, F fetch, float* sums) {
+    constexpr int VECS = MULTIPLIES_BYTES && ROWS > TILE_ROWS / 2 ? TILE_VECS / 2 : TILE_VECS;
+    multiply_columns<W, ROWS, VECS>(x, x_stride, groups, num_groups, 0, fetch, sums);
+    if constexpr (VECS < TILE_VECS) {
+        multiply_columns<W, ROWS, VECS>(x, x_stride, groups, num_groups, VECS, fetch.rest(num_groups),
+                                        sums);
     }
 }
 

@@ -41,6 +41,13 @@ inline VecI multiply_add_bytes(VecI sum, VecU weight, uint32_t x) {
 #endif
 }
 
+// Whether that is one instruction.
+#if defined(__AVX512VNNI__) || (defined(__AVXVNNI__) && !defined(__AVX512F__))
+constexpr bool MULTIPLIES_BYTES = true;
+#else
+constexpr bool MULTIPLIES_BYTES = false;
+#endif
+
 // One signed byte for each weight, one scale for each output feature: float32, after its panel.
 struct Int8Weight {
     static constexpr int GROUP = 64;
