@@ -113,7 +113,7 @@ template <typename R>
 void multiply(const void* x, int64_t num_rows, FetchAhead& ahead, const R& result) {
     const profile::Timer timer(profile::is_in_layers ? profile::Part::LINEAR : profile::Part::HEAD);
     const PackedWeight& weight = result.weight;
-    if (weight.layout != Layout::PANELS) return quantized_product(x, num_rows, result);
+    if (weight.layout != Layout::PANELS) return quantized_product(x, num_rows, ahead, result);
     with_unit(weight.dtype, [&](auto unit) { multiply<decltype(unit)>(x, num_rows, ahead, result); });
 }
 

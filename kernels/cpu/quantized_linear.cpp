@@ -21,6 +21,10 @@ template <typename W>
 constexpr int64_t GROUP_LINES = (W::GROUP_BYTES + W::UNITS * CACHE_LINE - 1) /
                                 (W::UNITS * CACHE_LINE);
 
+// How often a tile of many rows goes over its panel, a part of it at a time: the sums and the products
+// of a group share the registers.
+constexpr int PASSES = MULTIPLIES_BYTES ? 2 : 1;
+
 // Fetches what comes later from memory while units are multiplied: so many lines with each of them,
 // beginning at `ahead` with the first group.
 template <typename W, int64_t LINES>
@@ -31,8 +35,27 @@ struct Fetch {
         const uint8_t* lines = ahead + group * W::GROUP_BYTES + unit * LINES * CACHE_LINE;
         for (int64_t i = 0; i < LINES; ++i) __builtin_prefetch(lines + i * CACHE_LINE, 0, 2);
     }
-    // For the second half of the panel, of so many groups: nothing is left.
-    Fetch<W, 0> rest(int64_t) const { return {}; }
+    // The first pass over a panel has fetched all.
+    Fetch<W, 0> next_pass(int64_t) const { return {}; }
+};
+
+// What a later operation reads (see fetch_ahead.h), chunk by chunk: over all passes of a tile, a line for
+// each unit. Faster than that lines come too late, and products wait for them.
+template <typename W>
+struct ChunkFetch {
+    static constexpr int64_t GROUP_LINES = W::UNITS / PASSES;
+    static constexpr int64_t CHUNK_GROUPS = FetchAhead::LINES / GROUP_LINES;
+
+    const char* const* chunks;
+    int64_t first_group;
+
+    void unit(int64_t group, int unit) const {
+        if (unit % PASSES) return;
+        group += first_group;
+        const int64_t line = group % CHUNK_GROUPS * GROUP_LINES + unit / PASSES;
+        __builtin_prefetch(chunks[group / CHUNK_GROUPS] + line * CACHE_LINE, 0, 2);
+    }
+    ChunkFetch next_pass(int64_t num_groups) const { return {chunks, first_group + num_groups}; }
 };
 
 // sums[ROWS][VECS] += x[ROWS][..] * num_groups groups of a panel, of each so many vectors from `first` on
@@ -56,6 +79,7 @@ inline __attribute__((always_inline)) void multiply_columns(
                 products[r][v] = VecI{} + W::first_sum(x[r * x_stride]);
             }
         }
+#pragma GCC unroll 2
         for (int unit = 0; unit < W::UNITS; ++unit) {
             fetch.unit(g, unit);
             VecU weight[VECS];
@@ -88,16 +112,14 @@ inline __attribute__((always_inline)) void multiply_columns(
 }
 
 // sums[ROWS][PANEL] += x[ROWS][..] * num_groups groups of a panel
-//
-// The sums and a group's products share the registers: of many rows, half the panel is taken at a time.
 template <typename W, int ROWS, typename F>
 void multiply_tile(const typename W::X* x, int64_t x_stride, const uint8_t* groups,
                    int64_t num_groups, F fetch, float* sums) {
-    constexpr int VECS = MULTIPLIES_BYTES && ROWS > TILE_ROWS / 2 ? TILE_VECS / 2 : TILE_VECS;
+    constexpr int VECS = ROWS > TILE_ROWS / 2 ? TILE_VECS / PASSES : TILE_VECS;
     multiply_columns<W, ROWS, VECS>(x, x_stride, groups, num_groups, 0, fetch, sums);
     if constexpr (VECS < TILE_VECS) {
-        multiply_columns<W, ROWS, VECS>(x, x_stride, groups, num_groups, VECS, fetch.rest(num_groups),
-                                        sums);
+        multiply_columns<W, ROWS, VECS>(x, x_stride, groups, num_groups, VECS,
+                                        fetch.next_pass(num_groups), sums);
     }
 }
 
@@ -124,10 +146,11 @@ void multiply_rows(int64_t num_rows, const typename W::X* x, int64_t x_stride,
 }
 
 // Adds the products of one slab. While it stays in the L2 cache, what lies at `next` is fetched: a line
-// of each unit by each of the first tiles.
+// of each unit by each of the first tiles. The others fetch what is ahead of the product.
 template <typename W>
 void multiply_slab(int64_t num_rows, const typename W::X* x, int64_t x_stride,
-                   const uint8_t* groups, int64_t num_groups, const uint8_t* next, float* sums) {
+                   const uint8_t* groups, int64_t num_groups, const uint8_t* next,
+                   FetchAhead& ahead, float* sums) {
     const int64_t num_tiles = (num_rows + TILE_ROWS - 1) / TILE_ROWS;
     int64_t row = 0;
     auto multiply = [&](auto fetch, int64_t end) {
@@ -141,24 +164,34 @@ void multiply_slab(int64_t num_rows, const typename W::X* x, int64_t x_stride,
         for (int64_t tile = 0; tile < GROUP_LINES<W>; ++tile, next += W::UNITS * CACHE_LINE) {
             multiply(Fetch<W, 1>{next}, num_rows * (tile + 1) / num_tiles);
         }
+        for (int64_t tile = GROUP_LINES<W>; tile < num_tiles && !ahead.is_done(); ++tile) {
+            constexpr int64_t GROUPS = ChunkFetch<W>::CHUNK_GROUPS;
+            const char* chunks[PASSES * SLAB_BYTES / W::GROUP_BYTES / GROUPS + 1];
+            const char** end = chunks;
+            ahead.take((PASSES * num_groups + GROUPS - 1) / GROUPS,
+                       [&](const char* chunk) { *end++ = chunk; });
+            multiply(ChunkFetch<W>{chunks, 0}, num_rows * (tile + 1) / num_tiles);
+        }
     }
     multiply(Fetch<W, 0>{}, num_rows);
 }
 
 // The sums of one panel's features for num_rows rows of activations.
 template <typename W>
-void multiply_panel(const typename W::X* x, const uint8_t* panel, const uint8_t* next, float* sums,
-                    int64_t num_rows, int64_t groups_per_row) {
+void multiply_panel(const typename W::X* x, const uint8_t* panel, const uint8_t* next,
+                    FetchAhead& ahead, float* sums, int64_t num_rows, int64_t groups_per_row) {
     constexpr int64_t SLAB_GROUPS = SLAB_BYTES / W::GROUP_BYTES;
     std::fill_n(sums, num_rows * PANEL, 0.0f);
     for (int64_t g = 0; g < groups_per_row; g += SLAB_GROUPS) {
         multiply_slab<W>(num_rows, x + g, groups_per_row, panel + g * W::GROUP_BYTES,
-                         std::min(SLAB_GROUPS, groups_per_row - g), next + g * W::GROUP_BYTES, sums);
+                         std::min(SLAB_GROUPS, groups_per_row - g), next + g * W::GROUP_BYTES, ahead,
+                         sums);
     }
 }
 
 template <typename W, typename R>
-void multiply(const typename W::X* x, int64_t num_rows, int64_t groups_per_row, const R& result) {
+void multiply(const typename W::X* x, int64_t num_rows, int64_t groups_per_row, FetchAhead& ahead,
+              const R& result) {
     const int64_t units_bytes = groups_per_row * W::GROUP_BYTES;
     auto panel = [&](int64_t i) {
         return static_cast<const uint8_t*>(result.weight.data) +
@@ -168,7 +201,7 @@ void multiply(const typename W::X* x, int64_t num_rows, int64_t groups_per_row, 
         alignas(64) float sums[BLOCK_ROWS * PANEL];
         const uint8_t* end = panel(piece.panel) + units_bytes;
         multiply_panel<W>(x + piece.first_row * groups_per_row, panel(piece.panel), panel(next),
-                          sums, piece.num_rows, groups_per_row);
+                          ahead, sums, piece.num_rows, groups_per_row);
         result.store(piece, [&](int64_t row, int64_t i) {
             return W::finish(load(sums + row * PANEL + i), end, i);
         });
@@ -176,31 +209,31 @@ void multiply(const typename W::X* x, int64_t num_rows, int64_t groups_per_row, 
 }
 
 template <typename W, typename R>
-void quantize_and_multiply(const void* x, int64_t num_rows, const R& result) {
+void quantize_and_multiply(const void* x, int64_t num_rows, FetchAhead& ahead, const R& result) {
     using X = typename W::X;
     const PackedWeight& weight = result.weight;
     const int64_t groups_per_row = groups_of(weight.in_features, W::GROUP);
     auto* groups = scratch<X>(num_rows * groups_per_row);
     quantize_rows(x, weight.dtype, num_rows, weight.in_features, groups);
-    multiply<W>(groups, num_rows, groups_per_row, result);
+    multiply<W>(groups, num_rows, groups_per_row, ahead, result);
 }
 
 }  // namespace
 
 template <typename R>
-void quantized_product(const void* x, int64_t num_rows, const R& result) {
+void quantized_product(const void* x, int64_t num_rows, FetchAhead& ahead, const R& result) {
     switch (result.weight.layout) {
         case Layout::INT8:
-            return quantize_and_multiply<Int8Weight>(x, num_rows, result);
+            return quantize_and_multiply<Int8Weight>(x, num_rows, ahead, result);
         case Layout::Q8:
-            return quantize_and_multiply<Q8Weight>(x, num_rows, result);
+            return quantize_and_multiply<Q8Weight>(x, num_rows, ahead, result);
         case Layout::Q4:
-            return quantize_and_multiply<Q4Weight>(x, num_rows, result);
+            return quantize_and_multiply<Q4Weight>(x, num_rows, ahead, result);
         case Layout::PANELS:
             break;
     }
 }
 
-template void quantized_product(const void*, int64_t, const Result<float>&);
-template void quantized_product(const void*, int64_t, const Result<BFloat16>&);
-template void quantized_product(const void*, int64_t, const PanelMaxima&);
+template void quantized_product(const void*, int64_t, FetchAhead&, const Result<float>&);
+template void quantized_product(const void*, int64_t, FetchAhead&, const Result<BFloat16>&);
+template void quantized_product(const void*, int64_t, FetchAhead&, const PanelMaxima&);
