@@ -11,21 +11,27 @@ constexpr float LARGEST = 127.0f;
 // Groups of smaller numbers count as zeros: the inverse of their scale might overflow.
 constexpr float SMALLEST = 1e-30f;
 
-template <int SIZE>
-void quantize_group(const Vec (&x)[SIZE / VEC], QuantizedGroup<SIZE>& group) {
-    // Without their signs, numbers are in the order of their bits, and what is not finite comes last.
+// Without their signs, numbers are in the order of their bits, and what is not finite comes last.
+template <int SIZE, typename T>
+float range_of(const T* x) {
     VecI magnitudes = {};
-    for (const Vec& part : x) magnitudes = max(magnitudes, bit_cast<VecI>(part) & 0x7fffffff);
-    const float range = bit_cast<float>(max(magnitudes));
+    for (int i = 0; i < SIZE; i += VEC) {
+        magnitudes = max(magnitudes, bit_cast<VecI>(load(x + i)) & 0x7fffffff);
+    }
+    return bit_cast<float>(max(magnitudes));
+}
+
+template <int SIZE, typename T>
+void quantize_group(const T* x, float range, QuantizedGroup<SIZE>& group) {
     const bool is_zero = range < SMALLEST;
     const float inverse = is_zero ? 0.0f : LARGEST / range;
     // Adding it rounds to the nearest whole number, which the last bits then are.
     const Vec magic = splat(12582912.0f);  // 1.5 * 2^23
     VecU totals = {};
-    for (int i = 0; i < SIZE / VEC; ++i) {
-        const VecU rounded = bit_cast<VecU>(x[i] * inverse + magic);
+    for (int i = 0; i < SIZE; i += VEC) {
+        const VecU rounded = bit_cast<VecU>(load(x + i) * inverse + magic);
         totals += rounded - bit_cast<VecU>(magic);
-        store(group.values + i * VEC, rounded);
+        store(group.values + i, rounded);
     }
     const uint32_t total = sum(totals);
     group.scale = is_zero ? 0.0f : range * (1 / LARGEST) + (range - range);
@@ -33,18 +39,24 @@ void quantize_group(const Vec (&x)[SIZE / VEC], QuantizedGroup<SIZE>& group) {
     group.offset = static_cast<int32_t>(total * -128u);
 }
 
+// Some groups' ranges first, and then their values: what waits for a range would else keep the next
+// group from being begun.
 template <int SIZE, typename T>
 void quantize_row(const T* x, int64_t size, QuantizedGroup<SIZE>* groups) {
-    Vec parts[SIZE / VEC];
-    for (; size >= SIZE; size -= SIZE, x += SIZE) {
-        for (int i = 0; i < SIZE / VEC; ++i) parts[i] = load(x + i * VEC);
-        quantize_group(parts, *groups++);
+    constexpr int64_t GROUPS = 8;
+    float ranges[GROUPS];
+    const int64_t num_whole = size / SIZE;
+    for (int64_t first = 0; first < num_whole; first += GROUPS) {
+        const int64_t end = std::min(first + GROUPS, num_whole);
+        for (int64_t g = first; g < end; ++g) ranges[g - first] = range_of<SIZE>(x + g * SIZE);
+        for (int64_t g = first; g < end; ++g) {
+            quantize_group(x + g * SIZE, ranges[g - first], groups[g]);
+        }
     }
-    if (size == 0) return;
+    if (size % SIZE == 0) return;
     T rest[SIZE] = {};
-    memcpy(rest, x, size * sizeof(T));
-    for (int i = 0; i < SIZE / VEC; ++i) parts[i] = load(rest + i * VEC);
-    quantize_group(parts, *groups);
+    memcpy(rest, x + num_whole * SIZE, size % SIZE * sizeof(T));
+    quantize_group(rest, range_of<SIZE>(rest), groups[num_whole]);
 }
 
 }  // namespace
