@@ -15,7 +15,8 @@ constexpr int64_t SLAB_UNITS = 65536 / PANEL;
 
 // How far ahead of the product a panel is fetched that only few rows are multiplied by.
 constexpr int64_t AHEAD_BYTES = 2048;
-// Tiles that it takes to fetch the next panel, at a line for each step.
+// Tiles that it takes to fetch the next panel, at a line for each step. Where rows make fewer, two of
+// them fetch it.
 constexpr int64_t FETCHING_TILES = std::max<int64_t>(PANEL * 4 / CACHE_LINE, 1);
 
 // A part of a slab whose steps each fetch a line of what a later operation reads. Past the L2 cache,
@@ -58,15 +59,20 @@ void multiply_slab(const Slab<U, TILE_VECS>& slab, Matrix<const typename U::Unit
                                     {sums.row(row), sums.stride});
         row = end;
     };
-    if (num_tiles < FETCHING_TILES) {
-        const auto* ahead = reinterpret_cast<const char*>(slab.columns[0]) + AHEAD_BYTES;
-        multiply(StreamedSlab<U, TILE_VECS>{slab, ahead}, num_rows / num_tiles);
-    } else {
-        for (int64_t tile = 0; tile < FETCHING_TILES; ++tile) {
-            multiply(FetchingSlab<U, TILE_VECS, CACHE_LINE>{slab, next},
-                     num_rows * (tile + 1) / num_tiles);
-            next += slab.depth * CACHE_LINE;
+    auto multiply_and_fetch_next = [&](auto num_fetching) {
+        constexpr int64_t BYTES = FETCHING_TILES / num_fetching * CACHE_LINE;
+        for (int64_t tile = 0; tile < num_fetching; ++tile) {
+            multiply(FetchingSlab<U, TILE_VECS, BYTES>{slab, next}, num_rows * (tile + 1) / num_tiles);
+            next += slab.depth * BYTES;
         }
+    };
+    if (num_tiles < std::min<int64_t>(FETCHING_TILES, 2)) {
+        const auto* ahead = reinterpret_cast<const char*>(slab.columns[0]) + AHEAD_BYTES;
+        multiply(StreamedSlab<U, TILE_VECS>{slab, ahead}, num_rows);
+    } else if (num_tiles < FETCHING_TILES) {
+        multiply_and_fetch_next(std::integral_constant<int64_t, 2>());
+    } else {
+        multiply_and_fetch_next(std::integral_constant<int64_t, FETCHING_TILES>());
         for (int64_t tile = FETCHING_TILES; tile < num_tiles && !ahead.is_done(); ++tile) {
             const int64_t end = num_rows * (tile + 1) / num_tiles;
             multiply_and_fetch<U>(slab, {x.row(row), x.stride}, ahead,
