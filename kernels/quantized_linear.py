@@ -73,8 +73,21 @@ def quantize_rows_reference(x: Tensor, group_size: int) -> tuple[Tensor, Tensor]
     return values, scales + (groups * 0).sum(dim=2)
 
 
-def packed_bytes(layout: Layout, out_features: int, in_features: int) -> int:
-    """Return the size of a packed weight, but for what fills its last panel."""
+def packed_bytes(
+    layout: Layout,
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    out_dtype: torch.dtype | None = None,
+) -> int:
+    """Return the size of what `pack_quantized_weight` makes, but for what fills its last panel.
+
+    Args:
+        shape: [out_features, in_features].
+        dtype, out_dtype: as `pack_quantized_weight` has them.
+    """
+    out_features, in_features = shape
+    if not library.load_for(dtype):
+        return out_features * in_features * (out_dtype or dtype).itemsize
     group_size = x_group_size(layout)
     num_groups = -(-in_features // group_size)
     match layout:

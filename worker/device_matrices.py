@@ -59,8 +59,13 @@ class DeviceMatrixReader:
         """Return matrices, one below the other, as one weight that answers in `out_dtype`."""
         return DeviceWeight(self._matrix(names), out_dtype or self._dtype, self._arrivals)
 
-    def num_bytes(self, shapes: Mapping[str, tuple[int, ...]]) -> int:
-        """Return the memory that `read` takes for the matrices of these names and shapes."""
+    def num_bytes(
+        self, shapes: Mapping[str, tuple[int, ...]], _out_dtype: torch.dtype | None = None
+    ) -> int:
+        """Return the memory that `read` takes for the matrices of these names and shapes.
+
+        It is the same whatever they answer in.
+        """
         if self._form is None or shapes.keys() & set(HEADS):
             return sum(math.prod(shape) for shape in shapes.values()) * self._dtype.itemsize
         return sum(self._form.num_bytes(*shape) for shape in shapes.values())

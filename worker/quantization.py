@@ -52,12 +52,14 @@ class MatrixReader:
             return packed
         return replace(packed, data=self._pages.moved(packed.data))
 
-    def num_bytes(self, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    def num_bytes(
+        self, shapes: Mapping[str, tuple[int, ...]], out_dtype: torch.dtype | None = None
+    ) -> int:
         """Return the memory that `read` takes for the matrices of these names and shapes."""
         layout = self._layout(tuple(shapes))
         if layout is None:
             return sum(math.prod(shape) for shape in shapes.values()) * self._dtype.itemsize
-        return sum(packed_bytes(layout, *shape) for shape in shapes.values())
+        return sum(packed_bytes(layout, shape, self._dtype, out_dtype) for shape in shapes.values())
 
     def _packed(
         self, names: Sequence[str], out_dtype: torch.dtype | None, is_gated: bool

@@ -82,15 +82,19 @@ def weights_bytes(
     """Return the memory of the weights that `load_weights` would return."""
     shapes = expected_tensors(config)
     reader = _matrix_reader(checkpoint, dtype, quantization, device)
-    matrices = [] if _shares_embedding(config, device) else [_head(config)]
-    for i in range(config.num_layers):
-        matrices += _layer_matrices(i).values()
+
+    def of_matrix(names: tuple[str, ...], out_dtype: torch.dtype | None = None) -> int:
+        return reader.num_bytes({name: shapes[name] for name in names}, out_dtype)
+
     num_others = math.prod(shapes[_EMBEDDING]) + sum(
         shape[0] for shape in shapes.values() if len(shape) == 1
     )
-    return num_others * dtype.itemsize + sum(
-        reader.num_bytes({name: shapes[name] for name in names}) for names in matrices
+    has_head = not _shares_embedding(config, device)
+    of_head = of_matrix(_head(config), torch.float32) if has_head else 0
+    of_layers = sum(
+        of_matrix(names) for i in range(config.num_layers) for names in _layer_matrices(i).values()
     )
+    return num_others * dtype.itemsize + of_head + of_layers
 
 
 def numbers_of(

@@ -7,6 +7,7 @@ import gguf
 import pytest
 import torch
 
+from octavo.kernels.cpu import library
 from octavo.kernels.linear import Layout, PackedWeight, linear
 from octavo.startup import StartupError, StartupReport
 from octavo.worker.loading import describe_worker, load_model_runner, open_model
@@ -88,6 +89,25 @@ def test_the_plan_knows_what_the_weights_take(quantization: Quantization, tmp_pa
     if down.layout is not Layout.PLAIN and down.out_features % 64 == 0:
         names = {"model.layers.0.mlp.down_proj.weight": (down.out_features, down.in_features)}
         assert reader(path, quantization).num_bytes(names) == down.data.nbytes
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("quantization", ["int8", "int4"])
+def test_the_plan_knows_what_the_weights_take_without_a_compiler(
+    quantization: Quantization, dtype: torch.dtype, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(library, "load", lambda: None)
+    save_tiny_llama(tmp_path)
+    config, checkpoint = open_model(settings_for(tmp_path))
+    weights = load_weights(config, checkpoint, dtype, quantization)
+    tensors, matrices = [weights.embed_tokens, weights.norm], [weights.lm_head]
+    for layer in weights.layers:
+        tensors += layer.input_layernorm, layer.post_attention_layernorm
+        matrices += layer.qkv_proj, layer.o_proj, layer.gate_up_proj, layer.down_proj
+    tensors += [matrix.data for matrix in matrices if isinstance(matrix, PackedWeight)]
+    assert len(tensors) == 2 + len(matrices) + 2 * len(weights.layers)
+    held = sum(tensor.nbytes for tensor in tensors)
+    assert weights_bytes(config, checkpoint, dtype, quantization) == held
 
 
 @pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
