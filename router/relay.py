@@ -39,6 +39,7 @@ class Relay:
         self._calls: dict[int, RelayedCall] = {}
         self._with_news: dict[int, RelayedCall] = {}
         self._has_news = asyncio.Event()
+        self._is_ending = False
 
     @contextlib.contextmanager
     def joined(self, call_id: int, call: RelayedCall) -> Iterator[None]:
@@ -50,6 +51,7 @@ class Relay:
         finally:
             del self._calls[call_id]
             self._with_news.pop(call_id, None)
+            self._has_news.set()
 
     def has(self, call_id: int) -> bool:
         return call_id in self._calls
@@ -69,14 +71,19 @@ class Relay:
     async def send_all(
         self, write: Callable[[relay_pb2.RelayAttachResponse], Awaitable[None]]
     ) -> None:
-        """Send what comes, until cancelled; during a write, text waits with its calls."""
+        """Send what comes, until `end`; during a write, text waits with its calls."""
         await write(relay_pb2.RelayAttachResponse(relay_id=self.id))
-        while True:
+        while self._calls or not self._is_ending:
             await self._has_news.wait()
             self._has_news.clear()
             message = self._take()
             if message.call_ids or message.finished:
                 await write(message)
+
+    def end(self) -> None:
+        """Let `send_all` return as soon as there are no calls."""
+        self._is_ending = True
+        self._has_news.set()
 
     def close(self) -> None:
         """Give the calls back what has not been taken."""
@@ -118,12 +125,21 @@ class Relays:
 
     def __init__(self) -> None:
         self._relays: dict[bytes, Relay] = {}
+        self._is_ending = False
+
+    def end(self) -> None:
+        """Let every attachment end when it has no calls left, those to come included."""
+        self._is_ending = True
+        for relay in self._relays.values():
+            relay.end()
 
     @contextlib.contextmanager
     def attached(self) -> Iterator[Relay]:
         """A new attachment, for the length of the block."""
         relay = Relay()
         self._relays[relay.id] = relay
+        if self._is_ending:
+            relay.end()
         try:
             yield relay
         finally:

@@ -6,7 +6,7 @@ from typing import Any
 
 from octavo.v1 import relay_pb2, relay_pb2_grpc
 
-from .relay import Relays
+from .relay import Relay, Relays
 
 
 class RelayServicer(relay_pb2_grpc.RelayServicer):
@@ -19,11 +19,21 @@ class RelayServicer(relay_pb2_grpc.RelayServicer):
         self, requests: AsyncIterator[relay_pb2.RelayAttachRequest], context: Any
     ) -> None:
         with self._relays.attached() as relay:
-            sender = asyncio.create_task(relay.send_all(context.write))
+            # The one ends when the router is about to, the other when the gateway leaves.
+            sending = asyncio.create_task(relay.send_all(context.write))
+            listening = asyncio.create_task(_listen(requests, relay))
             try:
-                # Ends when the gateway leaves, as the sender's writes do.
-                async for request in requests:
-                    relay.control(request)
+                done, _ = await asyncio.wait(
+                    (sending, listening), return_when=asyncio.FIRST_COMPLETED
+                )
+                for task in done:
+                    task.result()
             finally:
-                sender.cancel()
-                await asyncio.gather(sender, return_exceptions=True)
+                sending.cancel()
+                listening.cancel()
+                await asyncio.gather(sending, listening, return_exceptions=True)
+
+
+async def _listen(requests: AsyncIterator[relay_pb2.RelayAttachRequest], relay: Relay) -> None:
+    async for request in requests:
+        relay.control(request)

@@ -132,6 +132,8 @@ async def _listening(
         except OSError as error:
             raise StartupError(f"{error} --grpc-port gives another port.") from error
         yield health
+        # Left open, they would have the server wait for all of its grace.
+        relays.end()
 
 
 @contextlib.asynccontextmanager

@@ -1,12 +1,16 @@
 """The text of a gateway's calls over one stream, through real sockets."""
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
 import pytest
 
+from octavo.router.relay import Relays
+from octavo.router.relay_service import RelayServicer
 from octavo.router.tokenizer import Tokenizer
 from octavo.v1 import relay_pb2, relay_pb2_grpc, scheduling_pb2
 from octavo.v1.common_pb2 import FINISH_REASON_LENGTH
@@ -146,6 +150,38 @@ async def test_text_of_a_paused_call_waits_until_it_is_resumed(
     assert await attachment.read_text() == [(1, 0, len(hello), "hello")]
     for call in calls:
         call.cancel()
+
+
+async def test_an_attachment_ends_with_the_router_behind_the_last_text(
+    attachment: Attachment, router: Router, scheduler: FakeScheduler, tokenizer: Tokenizer
+) -> None:
+    call = attachment.generate(1)
+    request = await started(call, scheduler)
+    os.kill(os.getpid(), signal.SIGTERM)
+    await router.becomes_not_serving()
+    hello = encode(tokenizer, "hello")
+    scheduler.send_tokens(request, hello)
+    assert await attachment.read_text() == [(1, 0, len(hello), "hello")]
+    scheduler.send_finished(request, num_output_tokens=len(hello))
+    assert (await attachment.read()).finished
+    assert (await call.read()).HasField("usage")
+    # It is not cut off when the router's patience ends.
+    assert await attachment.stream.read() is grpc.aio.EOF
+    assert await attachment.stream.code() == grpc.StatusCode.OK
+    await router.process
+
+
+async def test_an_attachment_that_cannot_be_written_to_ends() -> None:
+    async def requests() -> AsyncIterator[relay_pb2.RelayAttachRequest]:
+        await asyncio.Event().wait()
+        yield relay_pb2.RelayAttachRequest()
+
+    class Context:
+        async def write(self, message: relay_pb2.RelayAttachResponse) -> None:
+            raise ConnectionError("gone")
+
+    with pytest.raises(ConnectionError):
+        await RelayServicer(Relays()).Attach(requests(), Context())
 
 
 async def test_text_of_a_gateway_that_left_goes_to_the_calls_own_stream(
