@@ -15,6 +15,9 @@ from .output_stream import OutputStream
 
 _ID_BYTES = 16
 _KEY_BYTES = _ID_BYTES + 8
+_MAX_MESSAGE_CHARS = 1024 * 1024
+"""A message that has so much takes no further call on. What has gathered while a gateway did not
+read could be more than gRPC sends at once, and that would end the attachment."""
 
 
 @dataclass(slots=True)
@@ -95,13 +98,16 @@ class Relay:
         self._has_news.set()
 
     def _take(self) -> relay_pb2.RelayAttachResponse:
-        """Return all that is pending, of all calls that are not paused."""
+        """Return what is pending, of all calls that are not paused, as far as it fits."""
         message = relay_pb2.RelayAttachResponse()
         calls, self._with_news = self._with_news, {}
-        now_s = time.monotonic()
+        now_s, num_chars = time.monotonic(), 0
         call_ids, indices, counts, texts = [], [], [], []
         for call_id, call in calls.items():
             if call.is_paused:
+                continue
+            if num_chars >= _MAX_MESSAGE_CHARS:
+                self._notice(call_id, call)
                 continue
             for output_index, num_tokens, text, finish in call.stream.take_text():
                 if num_tokens or text:
@@ -109,6 +115,7 @@ class Relay:
                     indices.append(output_index)
                     counts.append(num_tokens)
                     texts.append(text)
+                    num_chars += len(text)
                 if num_tokens:
                     call.metrics.observe_tokens(output_index, num_tokens, now_s)
                 if finish is not None:

@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 import pytest
 
+from octavo.router import relay
 from octavo.router.relay import Relays
 from octavo.router.relay_service import RelayServicer
 from octavo.router.tokenizer import Tokenizer
@@ -84,6 +85,32 @@ async def test_a_step_is_one_message_and_the_rest_is_the_calls_own(
     assert (await calls[1].read()).usage.num_output_tokens == len(mat)
     assert await calls[1].read() is grpc.aio.EOF
     calls[0].cancel()
+
+
+async def test_what_is_too_much_for_one_message_leaves_in_several(
+    attachment: Attachment,
+    scheduler: FakeScheduler,
+    tokenizer: Tokenizer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(relay, "_MAX_MESSAGE_CHARS", 8)
+    calls = [attachment.generate(call_id) for call_id in range(4)]
+    requests = [await started(call, scheduler) for call in calls]
+    hello = encode(tokenizer, "hello")
+    scheduler.send(
+        scheduling_pb2.StepOutputs(
+            request_key=[request.request_key for request in requests],
+            output_index=[0] * 4,
+            first_position=[0] * 4,
+            num_tokens=[len(hello)] * 4,
+            token_ids=hello * 4,
+        )
+    )
+    messages = [await attachment.read_text() for _ in range(2)]
+    assert [[call_id for call_id, *_ in rows] for rows in messages] == [[0, 1], [2, 3]]
+    assert {text for rows in messages for *_, text in rows} == {"hello"}
+    for call in calls:
+        call.cancel()
 
 
 async def test_outputs_of_one_call_are_told_apart(
