@@ -15,10 +15,13 @@ from .tokenizer import Tokenizer
 MAX_BUFFERED_BYTES = 256 * 1024
 # The scheduler is told to pause well before the buffer is full: what is in flight still arrives.
 PAUSE_BUFFERED_BYTES = 64 * 1024
-# How far an output may run ahead of a client that has stalled once.
+# How far an output may run ahead of a client that has stalled once; less where the buffer would be
+# full before.
 WINDOW_TOKENS = 2048
 
 _TOKEN_BYTES = 4
+# Of one token, generously.
+_TEXT_BYTES = 16
 # Of one token that is named at a position, its text and its numbers.
 _LOGPROB_BYTES = 32
 
@@ -82,6 +85,9 @@ class OutputStream:
         self._token_bytes = _TOKEN_BYTES
         if request.HasField("num_logprobs"):
             self._token_bytes += _LOGPROB_BYTES * (1 + request.num_logprobs)
+        step_bytes = len(texts) * (self._token_bytes + _TEXT_BYTES)
+        room_bytes = MAX_BUFFERED_BYTES - PAUSE_BUFFERED_BYTES
+        self._window_tokens = min(WINDOW_TOKENS, room_bytes // step_bytes)
 
     @property
     def is_plain(self) -> bool:
@@ -293,8 +299,8 @@ class OutputStream:
         """
         for index, output in enumerate(self._outputs):
             num_received = len(output.received)
-            if (output.max_position or 0) - num_received < WINDOW_TOKENS // 2:
-                self._set_window(index, output, num_received + WINDOW_TOKENS)
+            if (output.max_position or 0) - num_received < self._window_tokens // 2:
+                self._set_window(index, output, num_received + self._window_tokens)
 
     def _set_window(self, output_index: int, output: PendingOutput, max_position: int) -> None:
         if not output.is_finished:

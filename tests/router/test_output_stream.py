@@ -1,5 +1,6 @@
 """One client's stream: exactly once, coalesced, bounded."""
 
+import math
 from dataclasses import dataclass, field
 
 import pytest
@@ -50,7 +51,9 @@ class Control:
         self.windows.append((output_index, max_position))
 
 
-def output_stream(control: Control, *stop_strings: str, n: int = 1) -> OutputStream:
+def output_stream(
+    control: Control, *stop_strings: str, n: int = 1, num_logprobs: int | None = None
+) -> OutputStream:
     automaton = StopStringAutomaton(stop_strings) if stop_strings else None
     texts = [
         OutputText(
@@ -60,7 +63,7 @@ def output_stream(control: Control, *stop_strings: str, n: int = 1) -> OutputStr
         )
         for _ in range(n)
     ]
-    request = scheduling_pb2.SubmitRequest(request_key=KEY)
+    request = scheduling_pb2.SubmitRequest(request_key=KEY, num_logprobs=num_logprobs)
     return OutputStream(request, texts, control, tokenizer=tokenizer, return_token_ids=True)
 
 
@@ -233,6 +236,33 @@ async def test_windows_only_widen_and_never_close_on_a_client_that_reads() -> No
     assert widths == sorted(set(widths))
     # Not one for every token.
     assert len(widths) < position / (WINDOW_TOKENS // 2) + 3
+
+
+@pytest.mark.parametrize("n", [1, 16])
+@pytest.mark.parametrize("num_logprobs", [None, 20])
+async def test_a_client_that_stalls_again_and_again_is_not_given_up(
+    num_logprobs: int | None, n: int
+) -> None:
+    control = Control()
+    stream = output_stream(control, n=n, num_logprobs=num_logprobs)
+    events = stream.events()
+    (token_id,) = encode("a")
+    positions = [0] * n
+    for _ in range(5):
+        before = positions.copy()
+        while True:
+            limits = dict(control.windows)
+            # A scheduler that hears of a window has two more tokens under way.
+            going_on = [i for i in range(n) if positions[i] < limits.get(i, math.inf) + 2]
+            if not going_on:
+                break
+            for i in going_on:
+                stream.receive(i, positions[i], [token_id])
+                positions[i] += 1
+        assert control.aborts == []
+        for _ in range(n):
+            await anext(events)
+        assert min(now - then for now, then in zip(positions, before, strict=True)) > 5
 
 
 async def test_a_buffer_that_runs_over_gives_the_client_up() -> None:
