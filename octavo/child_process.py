@@ -12,6 +12,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from .line_reader import LineReader
@@ -77,6 +78,16 @@ class ChildProcess:
             os.close(output_write)
             os.close(ready_write)
         self.ended = asyncio.ensure_future(self._wait())
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether a signal has stopped it, such as SIGSTOP; where a debugger has, it is not."""
+        try:
+            stat = Path(f"/proc/{self._process.pid}/stat").read_text()
+        except OSError:
+            return False  # It has ended meanwhile.
+        # Its name, in parentheses, may hold anything.
+        return stat.rpartition(") ")[2].startswith("T")
 
     def terminate(self) -> None:
         """Ask it to drain."""

@@ -10,6 +10,10 @@ from .console import Console
 from .restart_policy import FailureHistory, RestartPolicy
 from .startup import StartupError
 
+_STOPPED_LOOKS = 10
+"""Where a process was stopped each time, it stands still. Once could be that it was stopped with
+us, and goes on a moment later."""
+
 
 class ClusterMember:
     """Keeps one command running.
@@ -38,9 +42,7 @@ class ClusterMember:
             self._process = ChildProcess(
                 self._command, on_line=self._on_line, on_message=self._on_message
             )
-            # Unlike awaiting the task, this does not cancel it with us.
-            await asyncio.wait([self._process.ended])
-            end = _describe(self._process.ended.result())
+            end = _describe(await self._end_of(self._process))
             self._process = None
             if self._refusal is not None and not self.ready.is_set():
                 raise StartupError(f"{self._command.name} cannot start: {self._refusal}")
@@ -52,6 +54,20 @@ class ClusterMember:
                 )
             self._on_line(f"{end}; it is started again in {delay_s:.1f} s")
             await asyncio.sleep(delay_s)
+
+    async def _end_of(self, process: ChildProcess) -> int:
+        """Return how it ended; one that stands still is killed, for it would never end."""
+        num_looks = 0
+        while not process.ended.done():
+            # Unlike awaiting the task, this does not cancel it with us.
+            await asyncio.wait(
+                [process.ended], timeout=self._restarts.stopped_limit_s / _STOPPED_LOOKS
+            )
+            num_looks = num_looks + 1 if process.is_stopped else 0
+            if num_looks == _STOPPED_LOOKS:
+                self._on_line("was stopped by a signal, does not go on, and is killed")
+                process.kill()
+        return process.ended.result()
 
     async def drain(self, timeout_s: float) -> bool:
         """Let the process drain, for `timeout_s` at most; return whether it ended in time."""

@@ -14,6 +14,8 @@ class RestartPolicy:
     """More of them within `window_s` than this is a crash loop."""
     window_s: float = 60.0
     """A process that ran this long is healthy: its next failure counts as a first one."""
+    stopped_limit_s: float = 10.0
+    """A process that a signal has stopped for so long is killed."""
 
 
 @dataclass(slots=True)

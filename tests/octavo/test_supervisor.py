@@ -16,7 +16,7 @@ from octavo.startup import StartupError
 from octavo.supervisor import Supervisor
 from tests.octavo.fakes import RecordingConsole, fake_command, has_ended
 
-_QUICK = RestartPolicy(first_delay_s=0.001, longest_delay_s=0.002)
+_QUICK = RestartPolicy(first_delay_s=0.001, longest_delay_s=0.002, stopped_limit_s=0.01)
 _FOREVER = 60.0
 
 
@@ -111,6 +111,25 @@ async def test_a_killed_process_says_so_and_is_ready_again() -> None:
     assert console.lines_of("victim")[1].startswith("was killed by SIGKILL; it is started again")
     signal_us()
     await console.shows("victim", "asked to end")
+    signal_us()
+    assert not await running
+
+
+async def test_a_process_that_a_signal_has_stopped_is_killed_and_started_again() -> None:
+    console = RecordingConsole()
+    supervisor = supervise(fake_command("stopped", "spawn", "ready", "stay"), console=console)
+
+    def stop() -> None:
+        # The leader of the group that it spawned another process in.
+        os.kill(os.getpgid(int(console.lines_of("stopped")[0])), signal.SIGSTOP)
+
+    running = asyncio.create_task(supervisor.run(stop))
+    await console.shows("stopped", "ready again")
+    said = console.lines_of("stopped")[1:3]
+    assert said[0] == "was stopped by a signal, does not go on, and is killed"
+    assert said[1].startswith("was killed by SIGKILL; it is started again")
+    signal_us()
+    await console.shows("stopped", "asked to end")
     signal_us()
     assert not await running
 
