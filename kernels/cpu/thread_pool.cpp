@@ -7,6 +7,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
+#include <system_error>
 #include <thread>
 
 #include <pthread.h>
@@ -104,8 +105,7 @@ class Pool {
     // Grows to as many threads as are asked for; they live as long as the process.
     void run(int64_t num_pieces, int64_t num_threads, void (*piece)(void*, int64_t),
              void* context) {
-        while (num_workers_ < num_threads - 1) {
-            std::thread(&Pool::work, this, num_workers_++, thread_pool::num_threads()).detach();
+        while (num_workers_ < num_threads - 1 && add_worker()) {
         }
         cores_.leave();
         // Nobody can take a piece while the job is being changed.
@@ -127,6 +127,17 @@ class Pool {
     }
 
   private:
+    // Whether the system had a thread to give; where it has none, those there are do all the work.
+    bool add_worker() {
+        try {
+            std::thread(&Pool::work, this, num_workers_, thread_pool::num_threads()).detach();
+        } catch (const std::system_error&) {
+            return false;
+        }
+        ++num_workers_;
+        return true;
+    }
+
     template <typename Condition>
     void wait_until(Condition is_done) {
         const profile::Timer timer(profile::Part::WAITING);

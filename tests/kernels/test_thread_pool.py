@@ -44,6 +44,22 @@ linear(x, packed)
 print(os.sched_getaffinity(0) == allowed)
 """
 
+_WITHOUT_THREADS = """
+import resource, torch
+from pathlib import Path
+from octavo.kernels.linear import linear, pack_weight
+from octavo.kernels.threads import set_num_threads
+x, packed = torch.randn(8, 64), pack_weight(torch.randn(1024, 64))
+set_num_threads(1)
+alone = linear(x, packed)
+set_num_threads(8)
+num_pages = int(Path("/proc/self/statm").read_text().split()[0])
+# The stack of another thread takes more.
+limit = num_pages * resource.getpagesize() + (3 << 19)
+resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+print(torch.equal(linear(x, packed), alone))
+"""
+
 
 def product(num_threads: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return x, the weight and x times it, which so many threads have computed."""
@@ -107,3 +123,9 @@ def test_a_caller_that_is_moved_off_the_core_of_a_thread_may_still_go_anywhere(
     command = [sys.executable, "-c", _CALLER_ON_A_TAKEN_CORE]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "True\n"
+
+
+def test_where_the_system_gives_no_threads_the_caller_does_all_the_work(cpu: ctypes.CDLL) -> None:
+    command = [sys.executable, "-c", _WITHOUT_THREADS]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.returncode) == ("True\n", 0), done.stderr
