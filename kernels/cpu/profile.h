@@ -1,6 +1,7 @@
 // Where the time of steps goes: nanoseconds spent in each kind of work since the process began.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 
@@ -9,10 +10,10 @@ namespace profile {
 // In the order of kernels/profile.py. WAITING, for other threads, is a part of the others' time.
 enum class Part { LINEAR, ATTENTION, ROPE_AND_KV_WRITE, NORM, HEAD, SAMPLING, WAITING, COUNT };
 
-// Of the one thread that runs steps.
-inline int64_t nanoseconds[int(Part::COUNT)];
+// Of all threads that run steps: one, unless a process has several models.
+inline std::atomic<int64_t> nanoseconds[int(Part::COUNT)];
 // Outside the layers a product is the head's.
-inline bool is_in_layers = false;
+inline thread_local bool is_in_layers = false;
 
 // Adds its own lifetime to a part.
 class Timer {
@@ -20,7 +21,8 @@ class Timer {
     explicit Timer(Part part) : part_(part), start_(Clock::now()) {}
     Timer(const Timer&) = delete;
     ~Timer() {
-        nanoseconds[int(part_)] += std::chrono::nanoseconds(Clock::now() - start_).count();
+        const std::chrono::nanoseconds lifetime = Clock::now() - start_;
+        nanoseconds[int(part_)].fetch_add(lifetime.count(), std::memory_order_relaxed);
     }
 
   private:
