@@ -1,5 +1,6 @@
 """Log-probabilities of the offline API, on a tiny model, against transformers' logits."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import tokenizers
 import torch
 from transformers import LlamaForCausalLM
 
-from octavo import LLM, RequestOutput, SamplingParams
+from octavo import LLM, RequestOutput, SamplingParams, offline_engine
 from octavo.errors import InvalidArgument
 from octavo.request_output import PositionLogprobs
 
@@ -113,3 +114,13 @@ def test_more_than_are_offered_are_refused_and_the_next_call_is_served(llm: LLM)
         llm.generate(PROMPT, SamplingParams(prompt_logprobs=6))
     (result,) = llm.generate(PROMPT, SamplingParams(max_tokens=1, logprobs=0))
     assert result.outputs[0].logprobs is not None and len(result.outputs[0].logprobs) == 1
+
+
+def test_a_step_that_brings_much_waits_for_what_others_brought_to_be_read(
+    llm: LLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(offline_engine, "_READ_INTERVAL_S", math.inf)
+    params = SamplingParams(n=8, seed=1, max_tokens=100, ignore_eos=True, logprobs=20)
+    (result,) = llm.generate(PROMPT, params)
+    for output in result.outputs:
+        assert output.logprobs is not None and len(output.logprobs) == 100
