@@ -18,7 +18,7 @@ class LoopThread:
         self._thread.start()
 
     def run(self, work: Coroutine[Any, Any, _Result]) -> _Result:
-        """Return what `work` returns; Ctrl-C ends it within a step."""
+        """Return what `work` returns; Ctrl-C ends it where it next waits."""
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
