@@ -37,7 +37,7 @@ def random_head(out_features: int, in_features: int, pack: Pack) -> PackedWeight
 
 
 @KINDS
-@pytest.mark.parametrize("num_threads", [1, 2])
+@pytest.mark.parametrize("num_threads", [1, 2, 7])
 @pytest.mark.parametrize(("out_features", "in_features"), [(1, 2), (64, 64), (300, 576), (999, 30)])
 @pytest.mark.parametrize("num_rows", [0, 1, 7, 64, 103])
 def test_is_the_argmax_of_the_outputs(
