@@ -40,7 +40,7 @@ def tune(
     ]
     print(f"{len(subjects) - len(missing)} shapes are measured, {len(missing)} to come", flush=True)
     is_whole = True
-    for subject, share_s in zip(missing, time_shares(budget_s, len(missing)), strict=True):
+    for subject, share_s in zip(missing, time_shares(budget_s, [1] * len(missing)), strict=True):
         if share_s <= 0:
             print("No time is left; another run goes on from here.")
             return False

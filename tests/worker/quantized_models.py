@@ -16,7 +16,7 @@ from tests.kernels.int4_packing import AWQ_ORDER, pack
 _LARGEST = {torch.float8_e4m3fn: 448.0, torch.int8: 127.0}
 
 
-def withlinear_layers(
+def with_linear_layers(
     model: LlamaForCausalLM,
     weight: Callable[[Tensor], Tensor],
     activations: Callable[[Tensor], Tensor] | None = None,
@@ -44,7 +44,7 @@ def in_8_bits(model: LlamaForCausalLM, dtype: torch.dtype) -> LlamaForCausalLM:
     def as_8_bits(rows: Tensor) -> Tensor:
         return rounded(rows, dtype)
 
-    return withlinear_layers(model, as_8_bits, as_8_bits)
+    return with_linear_layers(model, as_8_bits, as_8_bits)
 
 
 def save_in_4_bits(

@@ -13,6 +13,7 @@ from octavo.kernels.gpu import (
     grouped_linear,
     launches,
     prefill_attention,
+    prefill_launch,
     scaled_linear,
     w4a16_linear,
 )
@@ -28,7 +29,7 @@ from octavo.kernels.gpu.w4a16_linear import Int4Shape
 
 ALL: list[Launches[Any, Any]] = [
     decode_work.LAUNCHES,
-    prefill_attention.LAUNCHES,
+    prefill_launch.LAUNCHES,
     scaled_linear.LAUNCHES,
     scaled_linear.BLOCK_LAUNCHES,
     w4a16_linear.LAUNCHES,
