@@ -39,20 +39,17 @@ struct Fetch {
     Fetch<W, 0> next_pass(int64_t) const { return {}; }
 };
 
-// What a later operation reads (see fetch_ahead.h), chunk by chunk: over all passes of a tile, a line for
-// each unit. Faster than that lines come too late, and products wait for them.
+// What a later operation reads (see fetch_ahead.h), chunk by chunk: a line with each unit, in every pass.
 template <typename W>
 struct ChunkFetch {
-    static constexpr int64_t GROUP_LINES = W::UNITS / PASSES;
-    static constexpr int64_t CHUNK_GROUPS = FetchAhead::LINES / GROUP_LINES;
+    static constexpr int64_t CHUNK_GROUPS = FetchAhead::LINES / W::UNITS;
 
     const char* const* chunks;
     int64_t first_group;
 
     void unit(int64_t group, int unit) const {
-        if (unit % PASSES) return;
         group += first_group;
-        const int64_t line = group % CHUNK_GROUPS * GROUP_LINES + unit / PASSES;
+        const int64_t line = group % CHUNK_GROUPS * W::UNITS + unit;
         __builtin_prefetch(chunks[group / CHUNK_GROUPS] + line * CACHE_LINE, 0, 2);
     }
     ChunkFetch next_pass(int64_t num_groups) const { return {chunks, first_group + num_groups}; }
@@ -79,7 +76,6 @@ inline __attribute__((always_inline)) void multiply_columns(
                 products[r][v] = VecI{} + W::first_sum(x[r * x_stride]);
             }
         }
-#pragma GCC unroll 2
         for (int unit = 0; unit < W::UNITS; ++unit) {
             fetch.unit(g, unit);
             VecU weight[VECS];
