@@ -126,6 +126,14 @@ def test_streams_go_on_when_a_worker_that_stood_still_goes_on(own_cluster: Clust
     assert not worker.is_running()
 
 
+def test_streams_go_on_when_a_worker_stands_still_for_good(own_cluster: Cluster) -> None:
+    undisturbed = streamed(own_cluster, lambda: None)
+    worker, begun = own_cluster.process_of("worker"), len(own_cluster.log)
+    assert streamed(own_cluster, worker.suspend) == undisturbed
+    assert not worker.is_running()
+    assert "was stopped by a signal, does not go on, and is killed" in own_cluster.log[begun:]
+
+
 def test_a_request_whose_steps_hang_twice_is_told(tmp_path: Path, demo_model: Path) -> None:
     hangs = "worker.before_step=delay:3600"
     flags = ["--mock", "--step-timeout-s", "1", "--failpoints", hangs]
