@@ -128,7 +128,10 @@ _NAMES = ("shape", "workload", "engine", "tests", "model", "kernel")
 
 
 def lines_of(content: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the tables that a report has, that of our goals last."""
+    """Yield the machine, and the tables that a report has, that of our goals last."""
+    if machine := content.get("machine"):
+        versions = (f"{name} {version}" for name, version in machine.items() if name != "gpu")
+        yield ", ".join([machine["gpu"]["name"], *versions])
     for name, table in _TABLES.items():
         if rows := content.get(name):
             yield from ("", table.title, *_lines(table, rows))

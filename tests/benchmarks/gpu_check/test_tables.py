@@ -22,7 +22,7 @@ ENGINE = {
     "peak_gib": 125.4,
 }
 CONTENT: dict[str, Any] = {
-    "machine": {},
+    "machine": {"gpu": {"name": "NVIDIA H200"}, "cuda": "13.0", "torch": "2.11.0"},
     "probes": [{"name": "read", "value": 4312.5, "unit": "GB/s"}],
     "tests": [{"tests": "tests/gpu", "passed": 10, "failed": 1, "skipped": 0, "is_right": False}],
     "kernels": [
@@ -54,6 +54,7 @@ def test_tables_fit_a_terminal_and_say_what_went_wrong() -> None:
     lines = list(lines_of(content))
     assert max(map(len, lines)) <= WIDTH
     shown = "\n".join(lines)
+    assert lines[0] == "NVIDIA H200, cuda 13.0, torch 2.11.0"
     assert "  prefill_attention\n" in shown and "moe" in shown
     assert shown.count("of shared memory") > 1 and "not done after 90 s" in shown
     assert shown.index("kkkk") < shown.index("What we want") < shown.index("not measured")
