@@ -76,17 +76,23 @@ def _reasoned(shape: DecodeShape, architecture: Architecture) -> DecodeLaunch:
     one is computed with, in each of two programs: 128 KiB on each multiprocessor, of which the
     memory's 4.3 TB/s and about 1.2 microseconds of latency ask for 40. More rows than 32 take
     so many registers that there is one program, with twice the warps. Where a warp multiplies
-    alone, memory is slower, and shared memory half as large: so are tiles.
+    alone, memory is slower, and shared memory smaller: so are tiles, the more where two programs
+    share 99 KiB.
     """
-    is_small = architecture.tensor_cores is TensorCores.WARP
-    num_elements = (8192 if is_small else 16384) // max(shape.itemsize, 2)
-    num_stages = 5 if shape.itemsize == 1 else 4
     is_large = shape.rows > 32
+    if architecture.tensor_cores is not TensorCores.WARP:
+        num_elements, num_stages = 16384, 4
+    elif architecture.shared_kib >= 144 or is_large:
+        num_elements, num_stages = 8192, 3
+    else:
+        num_elements, num_stages = 4096, 4
+    num_elements //= max(shape.itemsize, 2)
+    num_stages += shape.itemsize == 1
     return DecodeLaunch(
         tile=max(min(num_elements // shape.padded_dim, 128), 16),
         programs_per_sm=1 if is_large else 2,
         num_warps=8 if is_large else 4,
-        num_stages=num_stages - 1 if is_small else num_stages,
+        num_stages=num_stages,
     )
 
 
