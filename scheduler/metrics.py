@@ -14,6 +14,7 @@ from octavo.histogram import Histogram
 from octavo.v1 import common_pb2, scheduling_pb2, step_pb2
 
 from .scheduler import Scheduler
+from .step_cost import step_ns
 
 _STATUS_PERIOD_S = 10.0
 _STEP_BUCKETS_S = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 1, 5)
@@ -58,8 +59,7 @@ class StepTimes:
 
     def observe_worker(self, timings: step_pb2.StepTimings) -> None:
         """Take what a result says of its step."""
-        total_ns = timings.stage_ns + timings.copy_ns + timings.forward_ns + timings.sample_ns
-        self._execute.observe(total_ns / 1e9)
+        self._execute.observe(step_ns(timings) / 1e9)
 
 
 class RequestTimes:

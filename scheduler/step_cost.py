@@ -41,6 +41,12 @@ _MEASURED_EVERY = 32
 """Steps: where prompts never end, one in so many only decodes, so that its time stays known."""
 
 
+def step_ns(timings: step_pb2.StepTimings) -> int:
+    """Return how much later a step's result came for all that was done for it."""
+    staging_ns = timings.stage_ns - timings.overlapped_ns
+    return staging_ns + timings.copy_ns + timings.forward_ns + timings.sample_ns
+
+
 class StepCost:
     """What steps take on this device, in nanoseconds. Owned by SchedulerState.
 
@@ -57,25 +63,25 @@ class StepCost:
 
     def observe(self, step: PlannedStep, timings: step_pb2.StepTimings) -> None:
         """Learn from the result of a step."""
-        step_ns = timings.stage_ns + timings.copy_ns + timings.forward_ns + timings.sample_ns
-        if not step_ns:
+        taken_ns = step_ns(timings)
+        if not taken_ns:
             return
         num_decoding = len(step.sequences) - len(step.chunks)
         if step.num_prompt_tokens:
-            self._observe_prompts(num_decoding, step, step_ns)
+            self._observe_prompts(num_decoding, step, taken_ns)
         else:
             last_ns = self._decode_ns.setdefault(num_decoding.bit_length(), deque(maxlen=5))
-            last_ns.append(step_ns)
+            last_ns.append(taken_ns)
 
-    def _observe_prompts(self, num_decoding: int, step: PlannedStep, step_ns: int) -> None:
+    def _observe_prompts(self, num_decoding: int, step: PlannedStep, taken_ns: int) -> None:
         num_tokens, num_pairs = step.num_prompt_tokens, step.num_prompt_pairs
         if not self._token_ns:
             num_alike = num_decoding + num_tokens + num_pairs / _GUESSED_CONTEXT
-            self._token_ns = step_ns / num_alike
+            self._token_ns = taken_ns / num_alike
             self._pair_ns = self._token_ns / _GUESSED_CONTEXT
         tokens_ns, pairs_ns = self._token_ns * num_tokens, self._pair_ns * num_pairs
         expected_ns = self._time_of_decoding(num_decoding) + tokens_ns + pairs_ns
-        surprise = _surprise(step_ns, expected_ns)
+        surprise = _surprise(taken_ns, expected_ns)
         self._token_ns *= 1 + surprise * tokens_ns / expected_ns
         self._pair_ns *= 1 + surprise * pairs_ns / expected_ns
 

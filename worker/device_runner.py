@@ -103,7 +103,8 @@ class DeviceRunner:
         changes.send(self._device_rows.memory, self._stream)
         self._copy_blocks(plan)
         result = StepResult(epoch=plan.epoch, step_id=plan.step_id)
-        result.timings.stage_ns = time.monotonic_ns() - started
+        stage_ns = time.monotonic_ns() - started
+        result.timings.stage_ns = result.timings.overlapped_ns = stage_ns
         computed = self._forward.run(step, sampled.num_logits)
         prompts = self._prompt_logprobs(runs, computed.hidden)
         has_logits = self._stream.mark()

@@ -251,18 +251,20 @@ class RowError(_message.Message):
     def __init__(self, row: _Optional[int] = ..., message: _Optional[str] = ...) -> None: ...
 
 class StepTimings(_message.Message):
-    __slots__ = ("receive_ns", "stage_ns", "forward_ns", "sample_ns", "copy_ns")
+    __slots__ = ("receive_ns", "stage_ns", "forward_ns", "sample_ns", "copy_ns", "overlapped_ns")
     RECEIVE_NS_FIELD_NUMBER: _ClassVar[int]
     STAGE_NS_FIELD_NUMBER: _ClassVar[int]
     FORWARD_NS_FIELD_NUMBER: _ClassVar[int]
     SAMPLE_NS_FIELD_NUMBER: _ClassVar[int]
     COPY_NS_FIELD_NUMBER: _ClassVar[int]
+    OVERLAPPED_NS_FIELD_NUMBER: _ClassVar[int]
     receive_ns: int
     stage_ns: int
     forward_ns: int
     sample_ns: int
     copy_ns: int
-    def __init__(self, receive_ns: _Optional[int] = ..., stage_ns: _Optional[int] = ..., forward_ns: _Optional[int] = ..., sample_ns: _Optional[int] = ..., copy_ns: _Optional[int] = ...) -> None: ...
+    overlapped_ns: int
+    def __init__(self, receive_ns: _Optional[int] = ..., stage_ns: _Optional[int] = ..., forward_ns: _Optional[int] = ..., sample_ns: _Optional[int] = ..., copy_ns: _Optional[int] = ..., overlapped_ns: _Optional[int] = ...) -> None: ...
 
 class StepAck(_message.Message):
     __slots__ = ("epoch", "step_id", "phase")

@@ -11,6 +11,7 @@ from octavo.scheduler.metrics import (
     status_line,
 )
 from octavo.scheduler.scheduler import Scheduler
+from octavo.scheduler.step_cost import step_ns
 from octavo.v1 import common_pb2, scheduling_pb2, step_pb2
 
 IDLE = Snapshot(
@@ -124,6 +125,11 @@ def test_the_worker_says_how_long_a_step_took() -> None:
     StepTimes(registry).observe_worker(timings)
     name = "octavo_scheduler_step_seconds_sum"
     assert registry.get_sample_value(name, {"part": "execute"}) == pytest.approx(0.0215)
+
+
+def test_what_a_device_did_not_wait_for_makes_no_step_longer() -> None:
+    timings = step_pb2.StepTimings(stage_ns=500, overlapped_ns=300, copy_ns=1, forward_ns=20)
+    assert step_ns(timings) == 221
 
 
 def test_gauges_have_vllms_names_where_they_are_asked_for(scheduler: Scheduler) -> None:
