@@ -17,6 +17,7 @@ from .int4_weight import Int4Weight
 from .quantize_rows import QuantizedRows, quantize_rows
 from .scaled_linear import ScaledWeight, scaled_linear
 from .w4a16_linear import w4a16_linear
+from .workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +42,31 @@ class DeviceWeight:
         return self.matrix.values.dtype if isinstance(self.matrix, ScaledWeight) else None
 
 
-def device_linear(x: Tensor | QuantizedRows, weight: DeviceWeight) -> Tensor:
+def device_linear(
+    x: Tensor | QuantizedRows, weight: DeviceWeight, workspace: Workspace | None = None
+) -> Tensor:
     """Multiply the rows of `x` by a weight.
 
     Args:
         x: [num_rows, in_features], contiguous: in floating point, or as weight.quantized_dtype.
+        workspace: where the result is put; without one it has memory of its own.
     Returns:
         [num_rows, out_features] of weight.out_dtype.
     """
+    if workspace is None:
+        return _product(x, weight)
+    matrix = weight.matrix
+    if isinstance(x, Tensor) and x.is_cuda and isinstance(matrix, Tensor):
+        out = workspace.take((len(x), len(matrix)), weight.out_dtype)
+        if matrix.dtype == weight.out_dtype:
+            return torch.mm(x, matrix.T, out=out)
+        return torch.mm(x, matrix.T, out_dtype=weight.out_dtype, out=out)
+    # The head is what is given a workspace, and is seldom quantized: a copy will do.
+    product = _product(x, weight)
+    return workspace.take(tuple(product.shape), product.dtype).copy_(product)
+
+
+def _product(x: Tensor | QuantizedRows, weight: DeviceWeight) -> Tensor:
     matrix, arrivals = weight.matrix, weight.arrivals
     if isinstance(matrix, ScaledWeight):
         rows = x if isinstance(x, QuantizedRows) else quantize_rows(x, matrix.values.dtype)

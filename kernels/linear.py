@@ -118,12 +118,13 @@ def linear(
 
     Args:
         x: [num_rows, in_features], contiguous, of packed.in_dtype.
-        workspace: where the CPU's own kernels put the result; without one it has memory of its own.
+        workspace: where a GPU, and the CPU's own kernels, put the result; without one it has memory
+            of its own.
     Returns:
         [num_rows, out_features], contiguous, in packed.out_dtype.
     """
     if isinstance(packed, DeviceWeight):
-        return device_linear(x, packed)
+        return device_linear(x, packed, workspace)
     if packed.layout.is_native:
         out = (workspace or Workspace()).take((len(x), packed.out_features), packed.out_dtype)
         _run(_library().linear, x, packed, out)

@@ -8,6 +8,7 @@ from octavo.kernels.int4_weight import pack_int4_weight
 from octavo.kernels.linear import linear
 from octavo.kernels.quantize_rows import quantize_rows
 from octavo.kernels.scaled_linear import ScaledWeight
+from octavo.kernels.workspace import Workspace
 from tests.kernels.closeness import assert_close
 
 NUM_TOKENS, IN_FEATURES, OUT_FEATURES = 5, 2048, 72
@@ -26,6 +27,20 @@ def test_a_matrix_in_floating_point_answers_in_its_type_or_unrounded(device: str
         assert out.dtype == out_dtype
         # Inputs are longer than those of which float32 sums have such errors.
         assert_close(out, expected, slack=8)
+
+
+def test_a_product_goes_where_there_is_room_for_it(device: str) -> None:
+    x = activations(device)
+    matrix = torch.randn(OUT_FEATURES, IN_FEATURES).to(device, torch.float16)
+    workspace = Workspace(x.device)
+    for out_dtype in (torch.float32, torch.float16):
+        weight = DeviceWeight(matrix, out_dtype)
+        out = device_linear(x, weight, workspace)
+        assert out.data_ptr() == workspace.take(tuple(out.shape), out_dtype).data_ptr()
+        assert_close(out, device_linear(x, weight), slack=8)
+    eight_bits = ScaledWeight(*quantize_rows(matrix.float(), torch.int8))
+    weight = DeviceWeight(eight_bits, torch.float16, new_arrivals(x.device))
+    assert torch.equal(device_linear(x, weight, workspace), device_linear(x, weight))
 
 
 def test_a_weight_of_8_bits_takes_rows_of_8_bits_or_makes_them_so(device: str) -> None:
