@@ -127,9 +127,17 @@ class DeviceBatch:
         nothing = self._positions[:0]
         self.append(num_rows, nothing, nothing)
 
-    def token_places(self) -> Tensor:
-        """Return memory for a token of each row, int64 [max_num_rows]."""
-        return torch.zeros(self.max_num_rows, dtype=torch.int64, device=self._positions.device)
+    def tell_computed(
+        self, rows: NDArray[np.intp], num_computed: NDArray[np.int32], stream: DeviceStream
+    ) -> None:
+        """Tell the device how far rows are computed, whatever it has counted."""
+        runs = RunList()
+        runs.scatter(DeviceRows.places(self._rows.num_computed_tokens, rows), num_computed)
+        runs.send(self._rows.memory, stream)
+
+    @property
+    def device(self) -> torch.device:
+        return self._positions.device
 
     def no_states(self, hidden_size: int, dtype: torch.dtype) -> Tensor:
         return torch.empty(0, hidden_size, dtype=dtype, device=self._positions.device)

@@ -12,11 +12,13 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+import structlog
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from octavo.kernels.device_layers import DeviceLayers
+from octavo.kernels.workspace import Workspace
 
 from .cuda_graphs import DecodeGraphs, Graph, GraphRecorder, filled_up, graph_sizes, is_decode
 from .device_batch import DeviceBatch
@@ -25,7 +27,7 @@ from .logprobs import PromptRun
 from .models.decoder import Decoder
 from .piecewise_graphs import PiecewiseGraphs, piece_sizes, with_tokens
 from .rows import PlanColumns
-from .step_parts import run_in_parts
+from .step_parts import halves, run_in_parts, try_twice
 
 
 class Way(Enum):
@@ -58,17 +60,15 @@ class ForwardOutput(NamedTuple):
     """What a forward pass computes.
 
     Attributes:
-        logits: float32 [num_logits, vocab_size], after the tokens that were wanted first.
-        hidden: [num_wanted - num_logits, hidden_size], of the others.
+        hidden: [num_wanted, hidden_size], of the tokens that are wanted.
         num_computed: how many rows still have to be told how far they are computed.
-        drawn: int64 [num_logits], the tokens that are drawn from these logits as they are; None if
-            nobody drew.
+        logits: float32 [num_wanted, vocab_size], from which tokens have been drawn as they are; in
+            memory that the next step uses again. None: nobody has computed them.
     """
 
-    logits: Tensor
     hidden: Tensor
     num_computed: int
-    drawn: Tensor | None = None
+    logits: Tensor | None = None
 
 
 class DeviceForward:
@@ -79,27 +79,40 @@ class DeviceForward:
         decoder: Decoder,
         batch: DeviceBatch,
         stream: DeviceStream,
-        draw: Callable[[Tensor], Tensor],
+        draw: Callable[[Tensor], None],
         recorder: GraphRecorder | None = None,
     ) -> None:
         """Be ready to run; with a `recorder` the largest graph of decode steps is recorded at once.
 
         Args:
-            draw: draws a token from each row of logits, in the order of the step's sampled rows.
-                Graphs have it at their end: most steps need no more.
+            draw: draws a token from each row of logits, in the order of the step's sampled rows,
+                and keeps it. Graphs have it at their end: most steps need no more.
         """
         self._decoder = decoder
         self._batch = batch
         self._stream = stream
         self._draw = draw
-        self._drawn = batch.token_places()
         self._recorder = recorder
+        # Of all graphs, the largest of which is recorded first: the others find it large enough.
+        self._logits = Workspace(batch.device)
         self._graphs: DecodeGraphs | None = None
         self._pieces: PiecewiseGraphs | None = None
         if recorder is not None:
-            with torch.inference_mode():
-                self._graphs = DecodeGraphs(self._decode_sizes, self, self._queue_decode)
-                self._pieces = self._piecewise_graphs(recorder)
+            self._begin_graphs(recorder)
+
+    @torch.inference_mode()
+    def _begin_graphs(self, recorder: GraphRecorder) -> None:
+        """Have graphs, or do without them where there is no memory for the first."""
+        try:
+            self._graphs = DecodeGraphs(self._decode_sizes, self, self._queue_decode)
+        except torch.OutOfMemoryError:
+            structlog.get_logger().warning(
+                "no memory for CUDA graphs: each operation is launched by itself, and the device"
+                " waits for that where few tokens are computed. Lower --gpu-memory-utilization:"
+                " what the KV cache does not take is left for graphs."
+            )
+        else:
+            self._pieces = self._piecewise_graphs(recorder)
 
     def prepare(self) -> bool:
         """Record a graph that is missing, of decode steps first; return whether others are."""
@@ -121,19 +134,21 @@ class DeviceForward:
                 return FittedStep(columns, wanted, Way.PIECES, with_tokens(columns, size))
         return FittedStep(columns, wanted, Way.LAUNCHES, columns)
 
-    def run(self, step: FittedStep, num_logits: int) -> ForwardOutput:
-        """Queue a step whose columns are on the device."""
+    def run(self, step: FittedStep) -> ForwardOutput:
+        """Queue a step whose columns are on the device.
+
+        Raises torch.OutOfMemoryError if there is none for a single token; some of the rows may have
+        been told then how far they are computed.
+        """
+        num_rows = len(step.columns.row)
         if step.way is Way.GRAPH and self._graphs is not None:
-            logits = self._graphs.replay(len(step.sent.row))[:num_logits]
-            # The next step may draw before these have been fetched.
-            drawn = self._drawn[:num_logits].clone()
-            return ForwardOutput(logits, logits[:0], num_logits, drawn)
-        if not len(step.columns.row):
-            none = self._batch.no_states(self._decoder.config.hidden_size, self._decoder.dtype)
-            return ForwardOutput(self._decoder.logits(none), none, 0)
-        hidden, num_computed = self._hidden_states(step)
-        logits = self._decoder.logits(hidden[:num_logits])
-        return ForwardOutput(logits, hidden[num_logits:], num_computed)
+            hidden = self._graphs.replay(len(step.sent.row))
+            logits = self._logits.take((num_rows, self._decoder.config.vocab_size), torch.float32)
+            return ForwardOutput(hidden[:num_rows], num_rows, logits)
+        if not num_rows:
+            config, dtype = self._decoder.config, self._decoder.dtype
+            return ForwardOutput(self._batch.no_states(config.hidden_size, dtype), 0)
+        return ForwardOutput(*self._hidden_states(step))
 
     def record(self, work: Callable[[], Tensor]) -> Graph:
         """Record a graph while no row has work."""
@@ -166,13 +181,12 @@ class DeviceForward:
         return PiecewiseGraphs(sizes, layers, recorder, no_tokens)
 
     def _queue_decode(self, num_rows: int) -> Tensor:
-        """Queue the forward pass of rows with one token each; return their logits."""
+        """Queue the forward pass of rows with one token each; return their hidden states."""
         ones = np.ones(num_rows, np.int64)
         columns = PlanColumns(ones.astype(np.intp), ones, ones.astype(np.bool_))
         hidden = self._decoder.hidden_states(self._batch.gather(columns))
-        logits = self._decoder.logits(hidden)
-        self._drawn[:num_rows] = self._draw(logits)
-        return logits
+        self._draw(self._decoder.logits(hidden, self._logits))
+        return hidden
 
     def _hidden_states(self, step: FittedStep) -> tuple[Tensor, int]:
         """Return the wanted hidden states, and how many rows are not told yet what is computed."""
@@ -194,11 +208,15 @@ class DeviceForward:
             num_done = end
             return hidden
 
-        parts = list(run_in_parts(run, step.columns, torch.cuda.empty_cache))
+        parts = list(run_in_parts(run, step.columns, halves, torch.cuda.empty_cache))
         if len(parts) == 1:
             return parts[0], len(step.columns.row)
         order = np.argsort(np.concatenate(places)).astype(np.int32)
-        return torch.cat(parts).index_select(0, self._stream.upload(order)), 0
+
+        def joined() -> Tensor:
+            return torch.cat(parts).index_select(0, self._stream.upload(order))
+
+        return try_twice(joined, torch.cuda.empty_cache), 0
 
     def _run_whole(self, step: FittedStep) -> Tensor:
         gathered = self._batch.gather(step.sent, len(step.wanted))

@@ -2,6 +2,7 @@
 
 import gc
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -134,7 +135,9 @@ def _graphs_bytes(memory: DeviceMemory, captures: Sequence[Sequence[Callable[[],
         taken = []
         for capture in kind[:2]:
             before = memory.free_bytes()
-            kept.append(capture())
+            # Without memory for a graph there is none for a cache, which is told then.
+            with suppress(torch.OutOfMemoryError):
+                kept.append(capture())
             taken.append(max(before - memory.free_bytes(), 0))
         total += sum(taken) + (len(kind) - len(taken)) * taken[-1]
     return total

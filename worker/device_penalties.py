@@ -79,7 +79,6 @@ class DevicePenalties:
             values = {row: _values(each, vocab_size) for row, each in rules.items()}
         runs = RunList()
         for row, by_name in values.items():
-            self._kept[row] = rules[row]
             for name, numbers in by_name.items():
                 view = self._views[name]
                 padded = np.full(view.shape[1:], _NONE, np.int32)
@@ -87,6 +86,7 @@ class DevicePenalties:
                 runs.add(int(DeviceRows.places(view, row)), padded.ravel())
         if values:
             runs.send(self._memory, self._stream)
+            self._kept.update((row, rules[row]) for row in values)
 
     def _has_room(self, rows: Iterable[Mapping[str, Numbers]]) -> bool:
         return bool(self._shapes) and all(
@@ -98,16 +98,20 @@ class DevicePenalties:
 
     def _make_room(self, rows: Iterable[Mapping[str, Numbers]]) -> None:
         """Take memory where these rows fit in, and all before them; nothing is in it."""
+        needed = dict(self._shapes)
         for row in rows:
             for name, numbers in row.items():
-                have = self._shapes.get(name, (0,) * numbers.ndim)
-                self._shapes[name] = tuple(map(max, have, numbers.shape))
+                have = needed.get(name, (0,) * numbers.ndim)
+                needed[name] = tuple(map(max, have, numbers.shape))
         num_rows = self._rows.limits.num_rows
-        shapes = {name: (num_rows, *shape) for name, shape in self._shapes.items()}
+        shapes = {name: (num_rows, *shape) for name, shape in needed.items()}
         sizes = [-(-math.prod(shape) // _ALIGNMENT) * _ALIGNMENT for shape in shapes.values()]
         starts = accumulate(sizes, initial=0)
         device = self._known.token_ids.device
+        # Where this finds no memory, all is as it was.
         self._memory = torch.full((sum(sizes),), _NONE, dtype=torch.int32, device=device)
+        self._shapes = needed
+        self._kept.clear()
         self._views = {
             name: self._memory[start : start + math.prod(shape)].view(shape)
             for start, (name, shape) in zip(starts, shapes.items(), strict=False)
@@ -118,7 +122,6 @@ class DevicePenalties:
                 for name, view in self._views.items()
             }
         )
-        self._kept.clear()
 
 
 def _at_end(sizes: Sequence[int], lengths: Sequence[int]) -> tuple[slice, ...]:

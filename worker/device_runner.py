@@ -12,26 +12,25 @@ Idea: vLLM's model runner v2 and its asynchronous scheduling (https://github.com
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import numpy as np
+import structlog
 import torch
-from torch import Tensor
 
 from octavo.kernels.copy_blocks import copy_blocks
-from octavo.kernels.logprobs import logprobs
+from octavo.log_limit import LogLimit
 from octavo.v1.step_pb2 import StepPlan, StepResult, WorkerReady
 
 from .cuda_graphs import GraphRecorder
 from .device_batch import DeviceBatch
 from .device_forward import DeviceForward, FittedStep, ForwardOutput
+from .device_head import NO_MEMORY, DeviceHead
 from .device_kv_cache import DeviceKvCache
-from .device_logprobs import PromptLogprobs
 from .device_rows import DeviceRows
 from .device_sampler import DeviceSampler
-from .device_step import DeviceStep
+from .device_step import DeviceStep, StepOutput
 from .device_stream import DeviceStream
-from .logprobs import LOGITS_SLICE, PromptRun, prompt_runs
+from .logprobs import prompt_runs
 from .models.decoder import Decoder
 from .row_changes import add_changes, add_forks
 from .rows import PlanColumns, Rows
@@ -56,7 +55,6 @@ class DeviceRunner:
 
         `description` is what the scheduler is told about model, memory and limits.
         """
-        self._decoder = decoder
         self._kv_cache = kv_cache
         self._rows = rows
         self._device_rows = device_rows
@@ -64,8 +62,10 @@ class DeviceRunner:
         self._stream = stream
         self._batch = DeviceBatch(rows.limits, device_rows)
         self._sampler = DeviceSampler(rows, device_rows, stream)
-        draw = self._sampler.draw
+        draw = self._sampler.draw_all
         self._forward = DeviceForward(decoder, self._batch, stream, draw, recorder)
+        self._head = DeviceHead(decoder, rows, device_rows, self._sampler, stream)
+        self._log_limit = LogLimit()
 
     def describe(self) -> WorkerReady:
         """Return what this worker is; identity and epoch are for the caller to add."""
@@ -102,21 +102,44 @@ class DeviceRunner:
         begun = self._stream.mark()
         changes.send(self._device_rows.memory, self._stream)
         self._copy_blocks(plan)
-        result = StepResult(epoch=plan.epoch, step_id=plan.step_id)
         stage_ns = time.monotonic_ns() - started
+        result = StepResult(epoch=plan.epoch, step_id=plan.step_id)
         result.timings.stage_ns = result.timings.overlapped_ns = stage_ns
-        computed = self._forward.run(step, sampled.num_logits)
-        prompts = self._prompt_logprobs(runs, computed.hidden)
+        computed = self._computed(step)
         has_logits = self._stream.mark()
-        wanting = self._sampler.wanting(sampled)
-        positions = self._sampler.positions(len(sampled.rows))
-        logits, drawn = self._with_forks(computed, sampled)
-        output = self._sampler.sample(logits, sampled, wanting, drawn)
-        self._batch.append(computed.num_computed, positions, output.token_ids)
+        if computed is None:
+            output, num_computed = self._fail(columns, sampled), 0
+        else:
+            output, num_computed = self._head.answer(computed, runs, sampled), computed.num_computed
+        some = slice(0, len(sampled.rows))
+        positions, token_ids = self._sampler.positions[some], self._sampler.token_ids[some]
+        self._batch.append(num_computed, positions, token_ids)
         self._rows.append_unknown_tokens(sampled.rows)
         marks = (begun, has_logits, self._stream.mark())
-        output = replace(output, prompt_logprobs=prompts)
-        return DeviceStep(result, sampled, wanting, output, marks, self._stream)
+        return DeviceStep(result, output, marks, self._stream)
+
+    def _computed(self, step: FittedStep) -> ForwardOutput | None:
+        """Queue the forward pass; None if it finds no memory, not for a single token."""
+        try:
+            return self._forward.run(step)
+        except torch.OutOfMemoryError as error:
+            if self._log_limit.allows("memory"):
+                structlog.get_logger().warning(
+                    "no memory for a step: its requests fail. End other programs on the GPU, or"
+                    " lower --gpu-memory-utilization",
+                    error=str(error),
+                )
+        torch.cuda.empty_cache()
+        return None
+
+    def _fail(self, columns: PlanColumns, sampled: SampledRows) -> StepOutput:
+        """Give up a step: its rows go on from where plans that are under way count on."""
+        computed = self._rows.num_computed_tokens[columns.row]
+        self._batch.tell_computed(columns.row, computed, self._stream)
+        self._sampler.place(len(sampled.rows))
+        self._sampler.draw_none(slice(0, len(sampled.rows)))
+        rows = [*columns.row.tolist(), *sampled.rows.tolist()]
+        return StepOutput((), (), dict.fromkeys(rows, NO_MEMORY))
 
     def _changes(
         self, plan: StepPlan, columns: PlanColumns, step: FittedStep, sampled: SampledRows
@@ -134,39 +157,7 @@ class DeviceRunner:
     def _copy_blocks(self, plan: StepPlan) -> None:
         (group,) = plan.groups
         if group.copy_source:
-            ids = np.array([*group.copy_source, *group.copy_target], np.int32)
-            sources, targets = self._stream.upload(ids).long().chunk(2)
+            ids = np.array([*group.copy_source, *group.copy_target], np.int64)
+            on_device = self._stream.upload(ids.view(np.int32)).view(torch.int64)
+            sources, targets = on_device.chunk(2)
             copy_blocks(self._kv_cache.planes, sources, targets)
-
-    def _with_forks(
-        self, computed: ForwardOutput, sampled: SampledRows
-    ) -> tuple[Tensor, Tensor | None]:
-        """Return logits for all sampled rows, and the tokens drawn from them if they are.
-
-        Those that are forked draw from their source's logits.
-        """
-        if len(sampled.rows) == sampled.num_logits:
-            return computed.logits, computed.drawn
-        places = self._stream.upload(sampled.logits.astype(np.int32))
-        return computed.logits.index_select(0, places), None
-
-    def _prompt_logprobs(
-        self, runs: Sequence[PromptRun], hidden: Tensor
-    ) -> tuple[PromptLogprobs, ...]:
-        counts = [run.num_positions for run in runs]
-        return tuple(
-            self._of_run(run, states)
-            for run, states in zip(runs, torch.split(hidden, counts), strict=True)
-        )
-
-    def _of_run(self, run: PromptRun, hidden: Tensor) -> PromptLogprobs:
-        where = slice(run.first_position, run.first_position + run.num_positions)
-        num_top = int(self._rows.sampling.num_prompt_logprobs[run.row])
-        token_ids = self._device_rows.token_ids[run.row, where].long()
-        parts = zip(*(torch.split(each, LOGITS_SLICE) for each in (hidden, token_ids)), strict=True)
-        return PromptLogprobs(
-            run,
-            self._rows.token_ids[run.row, where].copy(),
-            num_top,
-            [logprobs(self._decoder.logits(some), ids, num_top) for some, ids in parts],
-        )

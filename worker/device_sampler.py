@@ -10,7 +10,7 @@ from octavo.kernels.sampling import sample
 
 from .device_penalties import DevicePenalties
 from .device_rows import DeviceRows
-from .device_step import StepOutput, Wanting
+from .device_step import SampledOutput
 from .device_stream import DeviceStream
 from .row_sampling import NO_LOGPROBS
 from .rows import Rows
@@ -18,7 +18,12 @@ from .sampled_rows import SampledRows
 
 
 class DeviceSampler:
-    """Samples on the device; keeps the rules of the rows there."""
+    """Samples on the device; keeps the rules of the rows there.
+
+    Attributes:
+        positions: int64 [num_rows]; where the tokens of the step's sampled rows will be.
+        token_ids: int64 [num_rows]; the tokens that were drawn for them, below 0 for none.
+    """
 
     def __init__(self, rows: Rows, device_rows: DeviceRows, stream: DeviceStream) -> None:
         """`rows` say who has rules and wants log-probabilities, and how many tokens there are."""
@@ -26,20 +31,71 @@ class DeviceSampler:
         self._device_rows = device_rows
         self._stream = stream
         self._penalties = DevicePenalties(rows, device_rows, stream)
+        num_tokens = device_rows.num_tokens
+        self._num_tokens = torch.zeros_like(num_tokens)
+        self.positions = torch.zeros_like(num_tokens, dtype=torch.int64)
+        self.token_ids = torch.zeros_like(self.positions)
 
-    def wanting(self, sampled: SampledRows) -> Wanting:
-        """Return who wants log-probabilities."""
-        num_logprobs = self._rows.sampling.num_logprobs[sampled.rows]
-        places = np.flatnonzero(num_logprobs != NO_LOGPROBS)
-        return Wanting(places=places, num_top=num_logprobs[places])
+    def place(self, num_sampled: int) -> None:
+        """Find the positions; after the plan's forks, before any token is appended."""
+        sources, places = (
+            self._device_rows.source_rows[:num_sampled],
+            self._num_tokens[:num_sampled],
+        )
+        torch.index_select(self._device_rows.num_tokens, 0, sources, out=places)
+        self.positions[:num_sampled].copy_(places)
 
-    def draw(self, logits: Tensor) -> Tensor:
-        """Draw a token from each row's logits as they are; before any is appended.
+    def draw_all(self, logits: Tensor) -> None:
+        """Draw a token from each row's logits as they are, knowing nothing but the device's rows.
 
         Args:
             logits: float32 [num_sampled, vocab_size], of the first of the step's sampled rows.
         """
-        rows = self._device_rows.sampled_rows[: len(logits)]
+        self.place(len(logits))
+        self.token_ids[: len(logits)].copy_(self._draw(logits, slice(0, len(logits))))
+
+    def sample(
+        self, logits: Tensor, sampled: SampledRows, some: slice, *, is_drawn: bool
+    ) -> SampledOutput:
+        """Draw a token for some of the step's sampled rows, whose positions are known.
+
+        Args:
+            logits: float32 [num_some, vocab_size]; changed by the rows' rules.
+            some: which of `sampled` they are.
+            is_drawn: whether `draw_all` has seen these logits.
+        """
+        part = sampled.part(some)
+        num_logprobs = self._rows.sampling.num_logprobs[part.rows]
+        wanting = np.flatnonzero(num_logprobs != NO_LOGPROBS)
+        places = self._uploaded(wanting) if len(wanting) else None
+        # A copy: rules change the logits themselves.
+        raw = None if places is None else logits.index_select(0, places)
+        has_rules = self._penalties.apply(logits, part)
+        if is_drawn and not has_rules:
+            # The next step may draw before these have been fetched.
+            token_ids = self.token_ids[some].clone()
+        else:
+            token_ids = self._draw(logits, some)
+            self.token_ids[some].copy_(token_ids)
+        told = None
+        if raw is not None and places is not None:
+            drawn = token_ids.index_select(0, places)
+            told = logprobs(raw, drawn, int(num_logprobs[wanting].max()))
+        return SampledOutput(
+            rows=part.rows,
+            token_ids=token_ids,
+            largest=logits.amax(dim=-1) if has_rules else None,
+            logprobs=told,
+            wanting=wanting,
+            num_top=num_logprobs[wanting],
+        )
+
+    def draw_none(self, some: slice) -> None:
+        """Leave some of the step's sampled rows without a token."""
+        self.token_ids[some].fill_(-1)
+
+    def _draw(self, logits: Tensor, some: slice) -> Tensor:
+        rows = self._device_rows.sampled_rows[some]
         columns = self._device_rows.sampling.index_select(1, rows)
         temperature, top_p, min_p = columns[:3].view(torch.float32)
         return sample(
@@ -50,41 +106,7 @@ class DeviceSampler:
             min_p=min_p,
             seeds=self._device_rows.seed.index_select(0, rows).view(torch.int64).squeeze(1),
             # A token's noise depends on the position it will have.
-            positions=self.positions(len(logits)),
-        )
-
-    def positions(self, num_sampled: int) -> Tensor:
-        """Return where the tokens of the sampled rows will be; before any is appended."""
-        sources = self._device_rows.source_rows[:num_sampled]
-        return self._device_rows.num_tokens.index_select(0, sources).long()
-
-    def sample(
-        self, logits: Tensor, sampled: SampledRows, wanting: Wanting, drawn: Tensor | None
-    ) -> StepOutput:
-        """Draw a token for each sampled row; after the plan's forks, before tokens are appended.
-
-        Args:
-            logits: float32 [num_sampled, vocab_size]; changed by the rows' rules.
-            drawn: what `draw` gives for them, if that is known.
-        """
-        if not len(sampled.rows):
-            # As in a step that computes a chunk of a prompt; there is nothing to launch.
-            none = self.positions(0)
-            return StepOutput(token_ids=none, largest=None, logprobs=None, prompt_logprobs=())
-        places = self._uploaded(wanting.places) if len(wanting.places) else None
-        # A copy: rules change the logits themselves.
-        raw = None if places is None else logits.index_select(0, places)
-        has_rules = self._penalties.apply(logits, sampled)
-        token_ids = self.draw(logits) if drawn is None or has_rules else drawn
-        told = None
-        if raw is not None and places is not None:
-            drawn = token_ids.index_select(0, places)
-            told = logprobs(raw, drawn, int(wanting.num_top.max()))
-        return StepOutput(
-            token_ids=token_ids,
-            largest=logits.amax(dim=-1) if has_rules else None,
-            logprobs=told,
-            prompt_logprobs=(),
+            positions=self.positions[some],
         )
 
     def _uploaded(self, places: NDArray[np.intp]) -> Tensor:

@@ -1,6 +1,6 @@
 """A step that is on its way through a device: what there will be to tell of it, and when."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -13,26 +13,28 @@ from octavo.v1.step_pb2 import RowError, StepResult
 
 from .device_logprobs import PromptLogprobs, position_message
 from .device_stream import DeviceStream, Fetch, Mark
-from .sampled_rows import SampledRows
 from .sampler import NO_NUMBERS, NO_TOKEN_LEFT
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class StepOutput:
-    """What a step computes for the host; all tensors on the device, or all on the host.
+class SampledOutput:
+    """What a step computes of some of its sampled rows; tensors on the device, or on the host.
 
     Attributes:
-        token_ids: int64 [num_sampled]; below 0 where none could be drawn.
-        largest: float32 [num_sampled], the largest logit after the rules; None where no row has
-            any.
-        logprobs: of the sampled tokens that want them; None if none do.
-        prompt_logprobs: of the prompts' tokens that want them.
+        rows: [num_some].
+        token_ids: int64 [num_some]; below 0 where none could be drawn.
+        largest: float32 [num_some], the largest logit after the rules; None where no row has any.
+        logprobs: of the tokens of those rows that want them; None if none do.
+        wanting: which of `rows` these are.
+        num_top: for each of them, how many of the best are told beside the token's own.
     """
 
+    rows: NDArray[np.intp]
     token_ids: Tensor
     largest: Tensor | None
     logprobs: Logprobs | None
-    prompt_logprobs: Sequence[PromptLogprobs]
+    wanting: NDArray[np.intp]
+    num_top: NDArray[np.int32]
 
     @property
     def tensors(self) -> Iterator[Tensor]:
@@ -41,38 +43,54 @@ class StepOutput:
             yield self.largest
         if self.logprobs is not None:
             yield from self.logprobs
+
+    def with_tensors(self, tensors: Iterator[Tensor]) -> "SampledOutput":
+        """Return the same with other tensors, in the order of `tensors`."""
+        return replace(
+            self,
+            token_ids=next(tensors),
+            largest=None if self.largest is None else next(tensors),
+            logprobs=None if self.logprobs is None else _next_logprobs(tensors),
+        )
+
+    def why_none(self, place: int) -> str:
+        """Say why a row got no token."""
+        is_cut = self.largest is not None and self.largest[place].isneginf()
+        return NO_TOKEN_LEFT if is_cut else NO_NUMBERS
+
+
+@dataclass(frozen=True, slots=True)
+class StepOutput:
+    """What a step computes for the host.
+
+    Attributes:
+        sampled: of the sampled rows, in their order, but those that failed.
+        prompt_logprobs: of the prompts' tokens that want them.
+        failures: rows of which nothing is told, and why.
+    """
+
+    sampled: Sequence[SampledOutput]
+    prompt_logprobs: Sequence[PromptLogprobs]
+    failures: Mapping[int, str]
+
+    @property
+    def tensors(self) -> Iterator[Tensor]:
+        for part in self.sampled:
+            yield from part.tensors
         for prompt in self.prompt_logprobs:
-            for part in prompt.slices:
-                yield from part
+            for told in prompt.slices:
+                yield from told
 
     def with_tensors(self, tensors: Iterator[Tensor]) -> "StepOutput":
         """Return the same with other tensors, in the order of `tensors`."""
-
-        def logprobs() -> Logprobs:
-            return Logprobs._make(islice(tensors, len(Logprobs._fields)))
-
         return StepOutput(
-            token_ids=next(tensors),
-            largest=None if self.largest is None else next(tensors),
-            logprobs=None if self.logprobs is None else logprobs(),
-            prompt_logprobs=[
-                replace(prompt, slices=[logprobs() for _ in prompt.slices])
+            [part.with_tensors(tensors) for part in self.sampled],
+            [
+                replace(prompt, slices=[_next_logprobs(tensors) for _ in prompt.slices])
                 for prompt in self.prompt_logprobs
             ],
+            self.failures,
         )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Wanting:
-    """The sampled rows that want log-probabilities.
-
-    Attributes:
-        places: where they are among the sampled rows.
-        num_top: for each, how many of the best are told beside the token's own.
-    """
-
-    places: NDArray[np.intp]
-    num_top: NDArray[np.int32]
 
 
 class DeviceStep:
@@ -81,8 +99,6 @@ class DeviceStep:
     def __init__(
         self,
         result: StepResult,
-        sampled: SampledRows,
-        wanting: Wanting,
         output: StepOutput,
         marks: Sequence[Mark],
         stream: DeviceStream,
@@ -94,8 +110,6 @@ class DeviceStep:
             marks: before the step, between its forward pass and sampling, and behind it.
         """
         self._result = result
-        self._sampled = sampled
-        self._wanting = wanting
         self._output = output
         self._marks = marks
         self._fetch: Fetch = stream.fetch(list(output.tensors))
@@ -103,42 +117,44 @@ class DeviceStep:
     def result(self) -> StepResult:
         """Wait for the device, and tell what the step brought."""
         output = self._output.with_tensors(iter(self._fetch.wait()))
-        failed = self._tell_prompts(output)
-        token_ids = output.token_ids.numpy()
-        is_told = token_ids >= 0
-        if failed:
-            is_told &= ~np.isin(self._sampled.rows, list(failed))
-        self._tell_failures(output, is_told, failed)
-        self._result.token_ids.extend(token_ids[is_told].tolist())
-        if output.logprobs is not None:
-            columns = (self._wanting.places.tolist(), self._wanting.num_top.tolist())
-            for i, (place, num_top) in enumerate(zip(*columns, strict=True)):
-                if is_told[place]:
-                    told = position_message(output.logprobs, i, int(token_ids[place]), num_top)
-                    self._result.logprobs.append(told)
+        failures = dict(output.failures)
+        self._tell_prompts(output, failures)
+        for part in output.sampled:
+            self._tell_sampled(part, failures)
+        self._result.errors.extend(
+            RowError(row=row, message=message) for row, message in failures.items()
+        )
         begun, computed, done = self._marks
         self._result.timings.forward_ns = begun.ns_until(computed)
         self._result.timings.sample_ns = computed.ns_until(done)
         return self._result
 
-    def _tell_prompts(self, output: StepOutput) -> set[int]:
-        """Tell the prompts' log-probabilities; returns the rows that have no numbers."""
-        failed = set()
+    def _tell_prompts(self, output: StepOutput, failures: dict[int, str]) -> None:
+        """Tell the prompts' log-probabilities; notes the rows that have no numbers."""
         for prompt in output.prompt_logprobs:
             message = prompt.message()
             if message is None:
-                failed.add(prompt.run.row)
-                self._result.errors.append(RowError(row=prompt.run.row, message=NO_NUMBERS))
+                failures[prompt.run.row] = NO_NUMBERS
             else:
                 self._result.prompt_logprobs.append(message)
-        return failed
 
-    def _tell_failures(
-        self, output: StepOutput, is_told: NDArray[np.bool_], failed: set[int]
-    ) -> None:
-        for place in np.flatnonzero(~is_told).tolist():
-            row = int(self._sampled.rows[place])
-            if row not in failed:
-                is_cut = output.largest is not None and output.largest[place].isneginf()
-                message = NO_TOKEN_LEFT if is_cut else NO_NUMBERS
-                self._result.errors.append(RowError(row=row, message=message))
+    def _tell_sampled(self, part: SampledOutput, failures: dict[int, str]) -> None:
+        """Tell tokens, and their log-probabilities; notes the rows that got none."""
+        token_ids = part.token_ids.numpy()
+        for place in np.flatnonzero(token_ids < 0).tolist():
+            failures.setdefault(int(part.rows[place]), part.why_none(place))
+        is_told = token_ids >= 0
+        if failures:
+            is_told &= ~np.isin(part.rows, list(failures))
+        self._result.token_ids.extend(token_ids[is_told].tolist())
+        if part.logprobs is None:
+            return
+        columns = (part.wanting.tolist(), part.num_top.tolist())
+        for i, (place, num_top) in enumerate(zip(*columns, strict=True)):
+            if is_told[place]:
+                told = position_message(part.logprobs, i, int(token_ids[place]), num_top)
+                self._result.logprobs.append(told)
+
+
+def _next_logprobs(tensors: Iterator[Tensor]) -> Logprobs:
+    return Logprobs._make(islice(tensors, len(Logprobs._fields)))

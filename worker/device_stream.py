@@ -39,7 +39,10 @@ class DeviceStream(Protocol):
     """What a runner asks of its device beside kernels."""
 
     def upload(self, values: NDArray[np.int32]) -> Tensor:
-        """Return a copy on the device; the values may be changed at once."""
+        """Return a copy on the device, for work that is queued next; others take its place later.
+
+        The values may be changed at once.
+        """
         ...
 
     def fetch(self, tensors: Sequence[Tensor]) -> Fetch: ...
@@ -104,10 +107,15 @@ class CudaStream:
 
 
 class _PinnedSlot:
-    """Memory that the device reads while the host goes on; used again once it has."""
+    """Memory that the device reads while the host goes on, and where it puts what it has read.
+
+    Both are used again, the host's once it has been read. Work that reads the device's is queued
+    before that, so nothing is taken of its memory but for more numbers than there ever were.
+    """
 
     def __init__(self) -> None:
         self._memory = torch.empty(0, dtype=torch.int32)
+        self._on_device = torch.empty(0, dtype=torch.int32)
         self._is_read = torch.cuda.Event()  # type: ignore[no-untyped-call]
 
     def upload(self, values: NDArray[np.int32], device: torch.device) -> Tensor:
@@ -115,10 +123,11 @@ class _PinnedSlot:
         self._is_read.synchronize()
         if len(self._memory) < len(values):
             size = 1 << (len(values) - 1).bit_length()
+            self._on_device = torch.empty(size, dtype=torch.int32, device=device)
             self._memory = torch.empty(size, dtype=torch.int32, pin_memory=True)
         pinned = self._memory[: len(values)]
         pinned.numpy()[:] = values
-        uploaded = pinned.to(device, non_blocking=True)
+        uploaded = self._on_device[: len(values)].copy_(pinned, non_blocking=True)
         self._is_read.record(torch.cuda.current_stream(device))
         return uploaded
 

@@ -29,6 +29,10 @@ class SampledRows:
     logits: Index
     num_logits: int
 
+    def part(self, some: slice) -> "SampledRows":
+        """Return some of the rows; their logits are where they were."""
+        return SampledRows(self.rows[some], self.sources[some], self.logits[some], self.num_logits)
+
     @staticmethod
     def of(plan: StepPlan, columns: PlanColumns) -> "SampledRows":
         rows = columns.row[columns.needs_sample]

@@ -63,6 +63,7 @@ def poisoned_device_runner(
     *,
     num_blocks: int = NUM_BLOCKS,
     block_size: int = BLOCK_SIZE,
+    max_num_batched_tokens: int = 2048,
     stream: DeviceStream | None = None,
     recorder: GraphRecorder | None = None,
 ) -> DeviceRunner:
@@ -71,7 +72,7 @@ def poisoned_device_runner(
     config, checkpoint = open_model(settings_for(model))
     kv_cache = allocate_device_kv_cache(config, num_blocks, block_size, torch.float32, device)
     kv_cache.tensor.fill_(math.nan)
-    limits = _limits(config, num_blocks, block_size)
+    limits = _limits(config, num_blocks, block_size, max_num_batched_tokens)
     weights = load_weights(config, checkpoint, torch.float32, device=device)
     return DeviceRunner(
         Decoder(config, weights, kv_cache.layers, limits.max_model_len),
@@ -84,12 +85,14 @@ def poisoned_device_runner(
     )
 
 
-def _limits(config: ModelConfig, num_blocks: int, block_size: int) -> RowLimits:
+def _limits(
+    config: ModelConfig, num_blocks: int, block_size: int, max_num_batched_tokens: int = 2048
+) -> RowLimits:
     return RowLimits(
         num_rows=16,
         max_model_len=config.max_position_embeddings,
         block_size=block_size,
         num_blocks=(num_blocks,),
         vocab_size=config.vocab_size,
-        max_num_batched_tokens=2048,
+        max_num_batched_tokens=max_num_batched_tokens,
     )

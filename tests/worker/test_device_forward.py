@@ -1,6 +1,5 @@
 """Forward passes by graph, and in parts where memory is short: tokens stay transformers'."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,13 @@ from transformers import LlamaForCausalLM
 
 from octavo.v1 import common_pb2, scheduling_pb2
 from octavo.worker import piecewise_graphs
+from octavo.worker.device_head import NO_MEMORY
 from octavo.worker.device_runner import DeviceRunner
 from octavo.worker.models.decoder import StepInput
 from tests.worker.any_requests import STOP, check_answers
 from tests.worker.offline_engine import OfflineEngine
 from tests.worker.plan_driver import PlanDriver
+from tests.worker.recorder import Recorder, prepared
 from tests.worker.runners import BLOCK_SIZE, poisoned_device_runner
 from tests.worker.tiny_models import save_tiny_llama
 
@@ -43,28 +44,6 @@ def requests() -> list[scheduling_pb2.SubmitRequest]:
         )
         for i, n in enumerate([1, 3, 1, 2])
     ]
-
-
-class Replayed:
-    """Work that is done again when it is replayed, into what it answered with at first."""
-
-    def __init__(self, work: Callable[[], Tensor]) -> None:
-        self._work = work
-        self.output = work()
-        self.num_replays = 0
-
-    def replay(self) -> None:
-        self.num_replays += 1
-        self.output.copy_(self._work())
-
-
-class Recorder:
-    def __init__(self) -> None:
-        self.graphs: list[Replayed] = []
-
-    def record(self, work: Callable[[], Tensor]) -> Replayed:
-        self.graphs.append(Replayed(work))
-        return self.graphs[-1]
 
 
 @pytest.mark.parametrize("plans_ahead", [1, 2])
@@ -106,13 +85,6 @@ def test_a_prompt_of_any_length_has_the_tokens_that_launches_give(
     assert recorder.graphs[-2].num_replays == 15
 
 
-def prepared(runner: DeviceRunner) -> DeviceRunner:
-    """Record all graphs, as while there is no plan."""
-    while runner.prepare():
-        pass
-    return runner
-
-
 @pytest.mark.parametrize("plans_ahead", [1, 2])
 def test_steps_that_decode_run_on_graphs(saved: Saved, plans_ahead: int) -> None:
     path, model = saved
@@ -125,6 +97,12 @@ def test_steps_that_decode_run_on_graphs(saved: Saved, plans_ahead: int) -> None
     assert sum(graph.num_replays for graph in recorder.graphs) > 5
 
 
+def test_no_graph_is_larger_than_steps_are(saved: Saved) -> None:
+    recorder = Recorder()
+    prepared(poisoned_device_runner(saved[0], recorder=recorder, max_num_batched_tokens=6))
+    assert [len(graph.output) for graph in recorder.graphs] == [6, 4, 2, 1] + [6] * 2
+
+
 def test_what_a_graph_runs_on_without_rows_is_written_nowhere(saved: Saved) -> None:
     runner = poisoned_device_runner(saved[0], recorder=Recorder())
     assert runner._kv_cache.tensor.isnan().all()
@@ -132,7 +110,7 @@ def test_what_a_graph_runs_on_without_rows_is_written_nowhere(saved: Saved) -> N
 
 def short_of_memory(runner: DeviceRunner, most_tokens: int, monkeypatch: Any) -> list[int]:
     """Let passes of more tokens fail; returns the sizes of those that do not, as they come."""
-    hidden_states, sizes = runner._decoder.hidden_states, list[int]()
+    hidden_states, sizes = runner._forward._decoder.hidden_states, list[int]()
 
     def limited(step: StepInput) -> Tensor:
         if len(step.input_ids) > most_tokens:
@@ -140,7 +118,7 @@ def short_of_memory(runner: DeviceRunner, most_tokens: int, monkeypatch: Any) ->
         sizes.append(len(step.input_ids))
         return hidden_states(step)
 
-    monkeypatch.setattr(runner._decoder, "hidden_states", limited)
+    monkeypatch.setattr(runner._forward._decoder, "hidden_states", limited)
     return sizes
 
 
@@ -160,10 +138,17 @@ def test_steps_that_find_no_memory_are_computed_in_parts(
     assert max(sizes) <= most_tokens
 
 
-def test_where_not_one_token_finds_memory_the_step_fails(
+def test_where_not_one_token_finds_memory_the_row_fails_and_the_worker_lives(
     saved: Saved, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runner = poisoned_device_runner(saved[0])
     short_of_memory(runner, 0, monkeypatch)
-    with pytest.raises(torch.OutOfMemoryError):
-        PlanDriver(runner, BLOCK_SIZE).generate(0, [1, 2, 3], 1, 3)
+    driver = PlanDriver(runner, BLOCK_SIZE)
+    driver.add(0, [1, 2, 3])
+    result = driver.step({0: 3})
+    assert [(error.row, error.message) for error in result.errors] == [(0, NO_MEMORY)]
+    assert not result.token_ids
+    monkeypatch.undo()
+    driver.free(0)
+    other = PlanDriver(poisoned_device_runner(saved[0]), BLOCK_SIZE)
+    assert driver.generate(1, [1, 2, 3], 4, 2) == other.generate(1, [1, 2, 3], 4, 2)

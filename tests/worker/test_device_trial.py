@@ -61,14 +61,14 @@ class Trial:
 
     def make(self, limits: RowLimits) -> DeviceRunner:
         runner = poisoned_device_runner(self._path, num_blocks=limits.num_blocks[0])
-        hidden_states = runner._decoder.hidden_states
+        hidden_states = runner._forward._decoder.hidden_states
 
         def counted(step):  # type: ignore[no-untyped-def]
             self.num_tokens.append(len(step.input_ids))
             with self._memory.allocated(len(step.input_ids) * PER_TOKEN):
                 return hidden_states(step)
 
-        self._monkeypatch.setattr(runner._decoder, "hidden_states", counted)
+        self._monkeypatch.setattr(runner._forward._decoder, "hidden_states", counted)
         self._memory.allocate(WEIGHTS + runner.kv_cache_bytes)
         self.runners.append(runner)
         return runner

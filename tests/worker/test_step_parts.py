@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from octavo.worker.rows import PlanColumns
-from octavo.worker.step_parts import halves, run_in_parts
+from octavo.worker.step_parts import halves, run_in_parts, slice_halves, try_twice
 
 counts = st.lists(st.integers(1, 40), min_size=1, max_size=12)
 
@@ -50,13 +50,15 @@ class SmallDevice:
         self.num_returns += 1
 
     def parts(self, columns: PlanColumns) -> list[PlanColumns]:
-        return list(run_in_parts(self.run, columns, self.return_freed_memory))
+        return list(run_in_parts(self.run, columns, halves, self.return_freed_memory))
 
 
 @given(counts.filter(lambda each: sum(each) > 1), st.integers(0, 99))
 def test_halves_have_the_tokens_in_order_and_as_many_of_them(each: list[int], seed: int) -> None:
     columns = step(each, seed)
-    first, second = halves(columns)
+    divided = halves(columns)
+    assert divided is not None
+    first, second = divided
     assert tokens(first) + tokens(second) == tokens(columns)
     difference = second.num_new_tokens.sum() - first.num_new_tokens.sum()
     assert difference in (0, 1)
@@ -89,4 +91,37 @@ def test_other_errors_are_not_about_memory() -> None:
         raise ValueError("an error of ours")
 
     with pytest.raises(ValueError, match="an error of ours"):
-        list(run_in_parts(run, step([2]), lambda: None))
+        list(run_in_parts(run, step([2]), halves, lambda: None))
+
+
+@given(st.integers(0, 20), st.integers(1, 20), st.sets(st.integers(0, 40)))
+def test_places_that_find_no_memory_are_given_up_and_no_others(
+    start: int, count: int, hopeless: set[int]
+) -> None:
+    def run(some: slice) -> tuple[list[int], bool]:
+        places = list(range(some.start, some.stop))
+        if hopeless & set(places):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return places, True
+
+    def give_up(some: slice) -> tuple[list[int], bool]:
+        return list(range(some.start, some.stop)), False
+
+    everything = slice(start, start + count)
+    parts = list(run_in_parts(run, everything, slice_halves, lambda: None, give_up))
+    assert [place for places, _ in parts for place in places] == list(range(start, start + count))
+    assert {place for places, done in parts if not done for place in places} == hopeless & set(
+        range(start, start + count)
+    )
+
+
+def test_what_has_no_parts_is_tried_twice() -> None:
+    attempts = []
+
+    def work() -> int:
+        attempts.append(1)
+        if len(attempts) < 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return 5
+
+    assert try_twice(work, lambda: None) == 5

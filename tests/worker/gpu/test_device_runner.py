@@ -167,7 +167,7 @@ def test_a_cache_of_eight_bits_takes_a_quarter_and_is_nearly_as_good(saved: Save
 def test_a_tied_head_is_the_embedding_itself(tmp_path: Path) -> None:
     model = save_tiny_llama(tmp_path, num_hidden_layers=1, tie_word_embeddings=True)
     runner = loaded(tmp_path)
-    weights = runner._decoder._weights
+    weights = runner._forward._decoder._weights
     assert isinstance(weights.lm_head, DeviceWeight)
     assert weights.lm_head.matrix is weights.embed_tokens
     num_parameters = sum(each.numel() for each in model.parameters())

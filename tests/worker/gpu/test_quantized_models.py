@@ -124,7 +124,7 @@ def test_weights_stay_in_the_4_bits_of_the_checkpoint(
     runner = loaded(settings_for(tmp_path, dtype="float16"))
     tokens, told = told_by(runner)
     assert_computes(told, logprobs_of(stored, tokens), logprobs_of(model, tokens))
-    layer = runner._decoder._weights.layers[0]
+    layer = runner._forward._decoder._weights.layers[0]
     assert isinstance(layer, DeviceLayerWeights)
     for weight in (layer.qkv_proj, layer.o_proj, layer.gate_up_proj, layer.down_proj):
         assert isinstance(weight.matrix, Int4Weight)
