@@ -15,12 +15,15 @@ from octavo.startup import StartupReport
 from octavo.v1.common_pb2 import SamplingParams, TokenIds
 from octavo.v1.scheduling_pb2 import SubmitRequest
 from octavo.v1.step_pb2 import StepPlan
+from octavo.worker import piecewise_graphs
+from octavo.worker.cuda_graphs import CudaGraphRecorder, GraphRecorder
 from octavo.worker.device_runner import DeviceRunner
 from octavo.worker.device_step import DeviceStep
 from octavo.worker.loading import load_model_runner
 from octavo.worker.settings import KvCacheDtype, WorkerSettings
 from tests.worker.any_requests import STOP, check_answers
 from tests.worker.offline_engine import OfflineEngine
+from tests.worker.recorder import Recorder, prepared
 from tests.worker.runners import poisoned_device_runner
 from tests.worker.tiny_models import save_tiny_llama
 
@@ -109,20 +112,31 @@ def nothing_waited_for() -> Iterator[None]:
         torch.cuda.set_sync_debug_mode("default")
 
 
+def graph_recorder() -> GraphRecorder:
+    """Return what records for real where that is possible."""
+    return CudaGraphRecorder() if torch.cuda.is_available() else Recorder()
+
+
 @pytest.mark.parametrize(
-    ("num_blocks", "chunk", "plans_ahead"),
-    [(64, 2048, 1), (5, 20, 2)],
-    ids=["at once", "in few blocks, in chunks, two plans ahead"],
+    ("num_blocks", "chunk", "plans_ahead", "recorder"),
+    [(64, 2048, 1, None), (5, 20, 2, graph_recorder())],
+    ids=["at once", "in few blocks, in chunks, two plans ahead, on graphs"],
 )
 def test_tokens_are_the_references_and_no_step_waits_for_them_to_start(
     num_blocks: int,
     chunk: int,
     plans_ahead: int,
+    recorder: GraphRecorder | None,
     saved: Saved,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     path, model = saved
-    runner = poisoned_device_runner(path, num_blocks=num_blocks, block_size=BLOCK_SIZE)
+    monkeypatch.setattr(piecewise_graphs, "_MAX_TOKENS", 18)
+    runner = prepared(
+        poisoned_device_runner(
+            path, num_blocks=num_blocks, block_size=BLOCK_SIZE, recorder=recorder
+        )
+    )
     start = runner.start
 
     def start_alone(plan: StepPlan) -> DeviceStep:
