@@ -94,7 +94,9 @@ class DeviceForward:
         self._draw = draw
         self._recorder = recorder
         # Of all graphs, the largest of which is recorded first: the others find it large enough.
-        self._logits = Workspace(batch.device)
+        self._workspace = Workspace(batch.device)
+        # Where each size of graphs puts them.
+        self._logits: dict[int, Tensor] = {}
         self._graphs: DecodeGraphs | None = None
         self._pieces: PiecewiseGraphs | None = None
         if recorder is not None:
@@ -143,8 +145,8 @@ class DeviceForward:
         num_rows = len(step.columns.row)
         if step.way is Way.GRAPH and self._graphs is not None:
             hidden = self._graphs.replay(len(step.sent.row))
-            logits = self._logits.take((num_rows, self._decoder.config.vocab_size), torch.float32)
-            return ForwardOutput(hidden[:num_rows], num_rows, logits)
+            logits = self._logits[len(step.sent.row)]
+            return ForwardOutput(hidden[:num_rows], num_rows, logits[:num_rows])
         if not num_rows:
             config, dtype = self._decoder.config, self._decoder.dtype
             return ForwardOutput(self._batch.no_states(config.hidden_size, dtype), 0)
@@ -185,7 +187,8 @@ class DeviceForward:
         ones = np.ones(num_rows, np.int64)
         columns = PlanColumns(ones.astype(np.intp), ones, ones.astype(np.bool_))
         hidden = self._decoder.hidden_states(self._batch.gather(columns))
-        self._draw(self._decoder.logits(hidden, self._logits))
+        self._logits[num_rows] = self._decoder.logits(hidden, self._workspace)
+        self._draw(self._logits[num_rows])
         return hidden
 
     def _hidden_states(self, step: FittedStep) -> tuple[Tensor, int]:
