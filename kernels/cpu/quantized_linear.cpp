@@ -25,15 +25,29 @@ constexpr int64_t GROUP_LINES = (W::GROUP_BYTES + W::UNITS * CACHE_LINE - 1) /
 // of a group share the registers.
 constexpr int PASSES = MULTIPLIES_BYTES ? 2 : 1;
 
-// Fetches what comes later from memory while units are multiplied: so many lines with each of them,
-// beginning at `ahead` with the first group.
+// Fetches what comes later from memory while units are multiplied: so many lines with each of them, in
+// every pass, one after the other from `ahead` on.
 template <typename W, int64_t LINES>
 struct Fetch {
+    static constexpr int64_t UNIT_BYTES = LINES * CACHE_LINE;
+
     const uint8_t* ahead;
 
     void unit(int64_t group, int unit) const {
-        const uint8_t* lines = ahead + group * W::GROUP_BYTES + unit * LINES * CACHE_LINE;
+        const uint8_t* lines = ahead + (group * W::UNITS + unit) * UNIT_BYTES;
         for (int64_t i = 0; i < LINES; ++i) __builtin_prefetch(lines + i * CACHE_LINE, 0, 2);
+    }
+    Fetch next_pass(int64_t num_groups) const { return {ahead + num_groups * W::UNITS * UNIT_BYTES}; }
+};
+
+// Fetches the panel that is multiplied, some way ahead. All of a group's lines with its units.
+template <typename W>
+struct StreamFetch {
+    const uint8_t* ahead;
+
+    void unit(int64_t group, int unit) const {
+        const uint8_t* lines = ahead + group * W::GROUP_BYTES + unit * GROUP_LINES<W> * CACHE_LINE;
+        for (int64_t i = 0; i < GROUP_LINES<W>; ++i) __builtin_prefetch(lines + i * CACHE_LINE, 0, 2);
     }
     // The first pass over a panel has fetched all.
     Fetch<W, 0> next_pass(int64_t) const { return {}; }
@@ -141,12 +155,14 @@ void multiply_rows(int64_t num_rows, const typename W::X* x, int64_t x_stride,
     }
 }
 
-// Adds the products of one slab. While it stays in the L2 cache, what lies at `next` is fetched: a line
-// of each unit by each of the first tiles. The others fetch what is ahead of the product.
+// Adds the products of one slab. While it stays in the L2 cache, what lies at `next` is fetched, evenly:
+// a line of each unit in each pass of the first tiles, or more where there are few. The others fetch what
+// is ahead of the product.
 template <typename W>
 void multiply_slab(int64_t num_rows, const typename W::X* x, int64_t x_stride,
                    const uint8_t* groups, int64_t num_groups, const uint8_t* next,
                    FetchAhead& ahead, float* sums) {
+    constexpr int64_t FETCHING_TILES = (GROUP_LINES<W> + PASSES - 1) / PASSES;
     const int64_t num_tiles = (num_rows + TILE_ROWS - 1) / TILE_ROWS;
     int64_t row = 0;
     auto multiply = [&](auto fetch, int64_t end) {
@@ -154,13 +170,22 @@ void multiply_slab(int64_t num_rows, const typename W::X* x, int64_t x_stride,
                          sums + row * PANEL);
         row = end;
     };
-    if (num_tiles < GROUP_LINES<W>) {
-        multiply(Fetch<W, GROUP_LINES<W>>{groups + AHEAD_BYTES}, num_rows / num_tiles);
-    } else {
-        for (int64_t tile = 0; tile < GROUP_LINES<W>; ++tile, next += W::UNITS * CACHE_LINE) {
-            multiply(Fetch<W, 1>{next}, num_rows * (tile + 1) / num_tiles);
+    auto multiply_and_fetch_next = [&](auto num_fetching) {
+        constexpr int64_t LINES = (FETCHING_TILES + num_fetching - 1) / num_fetching;
+        for (int64_t tile = 0; tile < num_fetching; ++tile) {
+            multiply(Fetch<W, LINES>{next}, num_rows * (tile + 1) / num_tiles);
+            next += PASSES * num_groups * W::UNITS * Fetch<W, LINES>::UNIT_BYTES;
         }
-        for (int64_t tile = GROUP_LINES<W>; tile < num_tiles && !ahead.is_done(); ++tile) {
+    };
+    if (num_rows <= TILE_ROWS / PASSES) {
+        multiply(StreamFetch<W>{groups + AHEAD_BYTES}, num_rows);
+    } else if (num_tiles == 1) {
+        multiply_and_fetch_next(std::integral_constant<int64_t, 1>());
+    } else if (num_tiles < FETCHING_TILES) {
+        multiply_and_fetch_next(std::integral_constant<int64_t, 2>());
+    } else {
+        multiply_and_fetch_next(std::integral_constant<int64_t, FETCHING_TILES>());
+        for (int64_t tile = FETCHING_TILES; tile < num_tiles && !ahead.is_done(); ++tile) {
             constexpr int64_t GROUPS = ChunkFetch<W>::CHUNK_GROUPS;
             const char* chunks[PASSES * SLAB_BYTES / W::GROUP_BYTES / GROUPS + 1];
             const char** end = chunks;
