@@ -90,12 +90,12 @@ class CudaStream:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._copies = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        self._slots = [_PinnedSlot() for _ in range(_NUM_SLOTS)]
+        self._slots = [_PinnedSlot(device) for _ in range(_NUM_SLOTS)]
 
     def upload(self, values: NDArray[np.int32]) -> Tensor:
         slot = self._slots.pop(0)
         self._slots.append(slot)
-        return slot.upload(values, self._device)
+        return slot.upload(values)
 
     def fetch(self, tensors: Sequence[Tensor]) -> "CudaFetch":
         self._copies.wait_stream(torch.cuda.current_stream(self._device))
@@ -113,22 +113,23 @@ class _PinnedSlot:
     before that, so nothing is taken of its memory but for more numbers than there ever were.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
         self._memory = torch.empty(0, dtype=torch.int32)
-        self._on_device = torch.empty(0, dtype=torch.int32)
+        self._on_device = torch.empty(0, dtype=torch.int32, device=device)
         self._is_read = torch.cuda.Event()  # type: ignore[no-untyped-call]
 
-    def upload(self, values: NDArray[np.int32], device: torch.device) -> Tensor:
+    def upload(self, values: NDArray[np.int32]) -> Tensor:
         # Done long ago, unless uploads come faster than the device takes them.
         self._is_read.synchronize()
         if len(self._memory) < len(values):
             size = 1 << (len(values) - 1).bit_length()
-            self._on_device = torch.empty(size, dtype=torch.int32, device=device)
+            self._on_device = torch.empty(size, dtype=torch.int32, device=self._device)
             self._memory = torch.empty(size, dtype=torch.int32, pin_memory=True)
         pinned = self._memory[: len(values)]
         pinned.numpy()[:] = values
         uploaded = self._on_device[: len(values)].copy_(pinned, non_blocking=True)
-        self._is_read.record(torch.cuda.current_stream(device))
+        self._is_read.record(torch.cuda.current_stream(self._device))
         return uploaded
 
 

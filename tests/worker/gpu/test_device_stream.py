@@ -17,12 +17,16 @@ def stream(device: torch.device) -> DeviceStream:
     return stream_of(device)
 
 
-def test_uploads_are_what_was_given_though_it_is_changed_at_once(stream: DeviceStream) -> None:
+def test_uploads_are_what_was_given_though_it_is_changed_at_once(
+    stream: DeviceStream, device: torch.device
+) -> None:
     values = np.arange(4900, dtype=np.int32)
     uploaded = []
-    # More than are under way at once, so that memory is used again.
-    for size in 10 * (1, 4900, 17, 4096, 0, 4899, 3, 2, 1000, 4900):
-        uploaded.append(stream.upload(values[:size]))
+    # More than are under way at once, so that memory is used again: it is read by what is next.
+    for size in 10 * (0, 1, 4900, 17, 4096, 0, 4899, 3, 2, 1000, 4900):
+        tensor = stream.upload(values[:size])
+        assert tensor.device.type == device.type
+        uploaded.append(tensor.clone())
         values += 1
     for i, tensor in enumerate(uploaded):
         assert tensor.tolist() == list(range(i, i + len(tensor)))
