@@ -72,7 +72,7 @@ def read_gptq(
     if checkpoint_format == "gptq":
         qzeros = qzeros + _ONES
     values = _unpacked(qweight.T).flatten(1)
-    permutation = None if g_idx is None else _permutation(g_idx, group_size)
+    permutation = None if g_idx is None else _permutation(g_idx, in_features, group_size)
     if permutation is not None:
         values = values[:, permutation]
     return pack_int4_weight(values, scales, _unpacked(qzeros).flatten(1), group_size, permutation)
@@ -102,9 +102,9 @@ def _unpacked(packed: Tensor) -> Tensor:
     return (packed[..., None] >> shifts & 15).to(torch.uint8)
 
 
-def _permutation(g_idx: Tensor, group_size: int) -> Tensor | None:
+def _permutation(g_idx: Tensor, in_features: int, group_size: int) -> Tensor | None:
     """Return the inputs in the order of their groups; None if they are in it."""
-    places = torch.arange(len(g_idx), device=g_idx.device)
+    places = torch.arange(in_features, device=g_idx.device)
     groups = torch.zeros_like(places) if group_size == -1 else places // group_size
     in_order, permutation = g_idx.long().sort(stable=True)
     if not torch.equal(in_order, groups):

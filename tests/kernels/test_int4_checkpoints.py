@@ -109,6 +109,8 @@ def test_what_does_not_fit_together_is_refused() -> None:
         read(scales[1:], groups)
     with pytest.raises(ValueError, match="g_idx does not say groups of 64 inputs each"):
         read(scales, torch.zeros_like(groups))
+    with pytest.raises(ValueError, match="g_idx does not say groups of 64 inputs each"):
+        read(scales, groups[:64])
 
 
 def test_layers_of_the_same_inputs_become_one() -> None:

@@ -51,6 +51,13 @@ def test_inputs_of_a_group_need_not_be_neighbours(tmp_path: Path) -> None:
     assert_stands_for(tmp_path, model)
 
 
+def test_groups_may_be_told_in_64_bits(tmp_path: Path) -> None:
+    model = save_in_4_bits(tmp_path, tiny_llama(), "gptq", 32, is_in_order=False)
+    tensors = load_file(tmp_path / "model.safetensors").items()
+    change(tmp_path, {name: each.long() for name, each in tensors if name.endswith("g_idx")})
+    assert_stands_for(tmp_path, model)
+
+
 @pytest.mark.parametrize("scales", ["matrix", "output", "block"])
 def test_a_cpu_computes_what_fp8_stands_for(
     scales: Literal["matrix", "output", "block"], tmp_path: Path
