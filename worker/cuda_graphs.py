@@ -82,8 +82,8 @@ class DecodeGraphs:
 
         Args:
             sizes: numbers of rows, ascending.
-            run: queues the forward pass of so many rows that are none, and returns its logits, at
-                addresses that depend on the number alone.
+            run: queues the forward pass of so many rows that are none, and returns its hidden
+                states, at addresses that depend on the number alone.
         """
         self._sizes = list(sizes)
         self._recorder = recorder
@@ -115,7 +115,10 @@ class DecodeGraphs:
         return len(missing) > 1
 
     def replay(self, size: int) -> Tensor:
-        """Queue the forward pass of a step that was filled up to this size; return its logits."""
+        """Queue the forward pass of a step that was filled up to this size.
+
+        Returns its hidden states.
+        """
         graph = self._graphs[size]
         graph.replay()
         return graph.output
