@@ -1,7 +1,8 @@
 """From settings to a runner that is warm: which files, which type, how much memory."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -31,8 +32,10 @@ from .devices import (
     choose_cache_dtype,
     choose_device,
     choose_dtype,
+    describe_device,
     memory_of,
     runs_beside_cpu,
+    total_bytes,
 )
 from .dummy_checkpoint import DummyCheckpoint
 from .dummy_plans import EVERY_KIND_OF_SAMPLING
@@ -74,7 +77,7 @@ def load_model_runner(
     free_at_start_bytes = memory.free_bytes() if memory is not None else 0
     report.stage(f"config: {config.num_layers} layers, context of {limits.max_model_len:,} tokens")
 
-    weights = load_weights(*stored)
+    weights = _with_memory(partial(load_weights, *stored), size, device)
     return_freed_memory()
     report.stage(f"weights {size / 1e9:.2f} GB {numbers_of(*stored[1:])}")
 
@@ -152,6 +155,19 @@ class _Model:
     limits: RowLimits
     ready: step_pb2.WorkerReady
     cache_dtype: torch.dtype
+
+
+def _with_memory(
+    load: Callable[[], DecoderWeights], size: int, device: torch.device
+) -> DecoderWeights:
+    try:
+        return load()
+    except torch.OutOfMemoryError as error:
+        raise StartupError(
+            f"no memory for the weights: they take {size / 1e9:.2f} GB, and"
+            f" {describe_device(device)} has {total_bytes(device) / 1e9:.2f} GB for all programs."
+            " End others, or load weights in fewer bits (--quantization)."
+        ) from error
 
 
 def _cpu_runner(model: _Model) -> ModelRunner:

@@ -140,6 +140,17 @@ def test_memory_that_will_run_out_is_told(
     assert "0.0 GB are available. Lower --kv-cache-memory-bytes" in message
 
 
+def test_weights_that_find_no_memory_are_told_with_their_size(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*stored: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(loading, "load_weights", refuse)
+    with pytest.raises(StartupError, match=r"no memory for the weights: they take 0\.\d\d GB"):
+        load(settings_for(saved))
+
+
 def test_threads_are_set(saved: Path) -> None:
     before = torch.get_num_threads(), num_threads()
     try:
