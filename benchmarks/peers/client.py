@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 from .engines import DrivenEngine, driver_command
 from .installation import Installation
@@ -15,7 +16,7 @@ _LATENCIES = ("mean_ttft_ms", "p99_ttft_ms", "mean_tpot_ms", "mean_itl_ms", "p99
 
 
 class Client:
-    """Asks servers for random prompts, of which each seed has others; paused between turns."""
+    """Asks servers for random prompts, others for each workload and seed; paused between turns."""
 
     def __init__(self, peers: Installation, directory: Path) -> None:
         """Begin; the process starts with the first turn, and again after one that failed."""
@@ -65,7 +66,8 @@ class Client:
             "--num-prompts": str(workload.num_requests),
             "--max-concurrency": str(workload.concurrency),
             "--request-rate": f"{workload.request_rate:g}",
-            "--seed": str(seed + 1000),
+            # Others than in other workloads: a server that had them before would have them cached.
+            "--seed": str(crc32(f"{workload.name} {seed}".encode())),
             "--temperature": "0",
         }
         return [
