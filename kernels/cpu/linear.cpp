@@ -13,9 +13,9 @@ namespace {
 // Units of k taken at a time, so that the slab of a panel stays in the L2 cache: 256 KiB.
 constexpr int64_t SLAB_UNITS = 65536 / PANEL;
 
-// How far ahead of the product of a single row its panel is fetched. With more rows, which take longer
-// over each byte, it is the less.
-constexpr int64_t AHEAD_BYTES = 4096;
+// How far ahead of the product a panel is fetched that only few rows are multiplied by; the less, the
+// more rows from the third on, for they take longer over each byte.
+constexpr int64_t AHEAD_BYTES = 2048;
 // Tiles that it takes to fetch the next panel, at a line for each step. Where rows make fewer, two of
 // them fetch it.
 constexpr int64_t FETCHING_TILES = std::max<int64_t>(PANEL * 4 / CACHE_LINE, 1);
@@ -69,7 +69,8 @@ void multiply_slab(const Slab<U, TILE_VECS>& slab, Matrix<const typename U::Unit
     };
     if (num_tiles < std::min<int64_t>(FETCHING_TILES, 2)) {
         const auto* panel = reinterpret_cast<const char*>(slab.columns[0]);
-        multiply(StreamedSlab<U, TILE_VECS>{slab, panel + AHEAD_BYTES / num_rows}, num_rows);
+        const int64_t ahead_bytes = std::min(AHEAD_BYTES, 2 * AHEAD_BYTES / num_rows);
+        multiply(StreamedSlab<U, TILE_VECS>{slab, panel + ahead_bytes}, num_rows);
     } else if (num_tiles < FETCHING_TILES) {
         multiply_and_fetch_next(std::integral_constant<int64_t, 2>());
     } else {
