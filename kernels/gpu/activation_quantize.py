@@ -12,7 +12,7 @@ from octavo.kernels.quantize_rows import QuantizedRows
 from .activation_math import ACTIVATIONS, activated
 from .aot import Specialization
 from .quantized_rows import launch_quantizing, quantizing_specializations
-from .row_math import quantized
+from .row_math import store_quantized, tile_of_rows
 
 
 def silu_and_mul_quantize(gate_up: Tensor, dtype: torch.dtype) -> QuantizedRows:
@@ -54,14 +54,9 @@ def _activation_quantize_kernel(
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)  # [ROWS]
-    columns = tl.arange(0, BLOCK)  # [BLOCK]
-    is_inside = (rows < num_rows)[:, None] & (columns < dim)[None, :]
+    rows, columns, _, is_inside = tile_of_rows(num_rows, dim, ROWS=ROWS, BLOCK=BLOCK)
     gate_ptrs = gate_up_ptr + rows[:, None] * 2 * dim + columns[None, :]  # [ROWS, BLOCK]
     gate = tl.load(gate_ptrs, mask=is_inside, other=0.0).to(tl.float32)
     up = tl.load(gate_ptrs + dim, mask=is_inside, other=0.0).to(tl.float32)
     out = activated(gate, ACTIVATION=ACTIVATION) * up
-    values, scales = quantized(out, LARGEST=LARGEST, TYPE=TYPE)
-    value_ptrs = values_ptr + rows[:, None] * dim + columns[None, :]
-    tl.store(value_ptrs, values, mask=is_inside)
-    tl.store(scales_ptr + rows, scales, mask=rows < num_rows)
+    store_quantized(out, values_ptr, scales_ptr, num_rows, dim, LARGEST=LARGEST, TYPE=TYPE)

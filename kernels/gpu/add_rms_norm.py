@@ -9,7 +9,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .aot import Specialization, powers_of_2
-from .row_math import rms_normalized
+from .row_math import added_to_residual, rms_normalized, tile_of_rows
 from .rows import MAX_DIM, launch_config
 
 
@@ -61,14 +61,8 @@ def _add_rms_norm_kernel(
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)  # [ROWS]
-    columns = tl.arange(0, BLOCK)  # [BLOCK]
-    offsets = rows[:, None] * dim + columns[None, :]  # [ROWS, BLOCK]
-    is_inside = (rows < num_rows)[:, None] & (columns < dim)[None, :]
-    x = tl.load(x_ptr + offsets, mask=is_inside, other=0.0).to(tl.float32)
-    residual = tl.load(residual_ptr + offsets, mask=is_inside, other=0.0).to(tl.float32)
+    _, columns, offsets, is_inside = tile_of_rows(num_rows, dim, ROWS=ROWS, BLOCK=BLOCK)
+    total = added_to_residual(x_ptr + offsets, residual_ptr + offsets, is_inside)
     weight = tl.load(weight_ptr + columns, mask=columns < dim, other=0.0).to(tl.float32)
-    total = x + residual
-    tl.store(residual_ptr + offsets, total.to(residual_ptr.dtype.element_ty), mask=is_inside)
     out = rms_normalized(total, weight, eps, dim)
     tl.store(out_ptr + offsets, out.to(out_ptr.dtype.element_ty), mask=is_inside)

@@ -11,7 +11,7 @@ from octavo.kernels.quantize_rows import QuantizedRows
 
 from .aot import Specialization
 from .quantized_rows import launch_quantizing, quantizing_specializations
-from .row_math import quantized, rms_normalized
+from .row_math import added_to_residual, rms_normalized, store_quantized, tile_of_rows
 
 
 def add_rms_norm_quantize(
@@ -52,15 +52,8 @@ def _add_rms_norm_quantize_kernel(
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)  # [ROWS]
-    columns = tl.arange(0, BLOCK)  # [BLOCK]
-    offsets = rows[:, None] * dim + columns[None, :]  # [ROWS, BLOCK]
-    is_inside = (rows < num_rows)[:, None] & (columns < dim)[None, :]
-    x = tl.load(x_ptr + offsets, mask=is_inside, other=0.0).to(tl.float32)
-    residual = tl.load(residual_ptr + offsets, mask=is_inside, other=0.0).to(tl.float32)
+    _, columns, offsets, is_inside = tile_of_rows(num_rows, dim, ROWS=ROWS, BLOCK=BLOCK)
+    total = added_to_residual(x_ptr + offsets, residual_ptr + offsets, is_inside)
     weight = tl.load(weight_ptr + columns, mask=columns < dim, other=0.0).to(tl.float32)
-    total = x + residual
-    tl.store(residual_ptr + offsets, total.to(residual_ptr.dtype.element_ty), mask=is_inside)
-    values, scales = quantized(rms_normalized(total, weight, eps, dim), LARGEST=LARGEST, TYPE=TYPE)
-    tl.store(values_ptr + offsets, values, mask=is_inside)
-    tl.store(scales_ptr + rows, scales, mask=rows < num_rows)
+    out = rms_normalized(total, weight, eps, dim)
+    store_quantized(out, values_ptr, scales_ptr, num_rows, dim, LARGEST=LARGEST, TYPE=TYPE)

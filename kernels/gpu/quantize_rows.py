@@ -11,7 +11,7 @@ from octavo.kernels.quantize_rows import QuantizedRows
 
 from .aot import Specialization
 from .quantized_rows import launch_quantizing, quantizing_specializations
-from .row_math import quantized
+from .row_math import store_quantized, tile_of_rows
 
 
 def quantize_rows(x: Tensor, dtype: torch.dtype) -> QuantizedRows:
@@ -41,11 +41,6 @@ def _quantize_rows_kernel(
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)  # [ROWS]
-    columns = tl.arange(0, BLOCK)  # [BLOCK]
-    offsets = rows[:, None] * dim + columns[None, :]  # [ROWS, BLOCK]
-    is_inside = (rows < num_rows)[:, None] & (columns < dim)[None, :]
+    _, _, offsets, is_inside = tile_of_rows(num_rows, dim, ROWS=ROWS, BLOCK=BLOCK)
     x = tl.load(x_ptr + offsets, mask=is_inside, other=0.0).to(tl.float32)
-    values, scales = quantized(x, LARGEST=LARGEST, TYPE=TYPE)
-    tl.store(values_ptr + offsets, values, mask=is_inside)
-    tl.store(scales_ptr + rows, scales, mask=rows < num_rows)
+    store_quantized(x, values_ptr, scales_ptr, num_rows, dim, LARGEST=LARGEST, TYPE=TYPE)

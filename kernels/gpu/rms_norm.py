@@ -8,7 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .aot import Specialization, powers_of_2
-from .row_math import rms_normalized
+from .row_math import rms_normalized, tile_of_rows
 from .rows import MAX_DIM, launch_config
 
 
@@ -57,10 +57,7 @@ def _rms_norm_kernel(
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)  # [ROWS]
-    columns = tl.arange(0, BLOCK)  # [BLOCK]
-    offsets = rows[:, None] * dim + columns[None, :]  # [ROWS, BLOCK]
-    is_inside = (rows < num_rows)[:, None] & (columns < dim)[None, :]
+    _, columns, offsets, is_inside = tile_of_rows(num_rows, dim, ROWS=ROWS, BLOCK=BLOCK)
     x = tl.load(x_ptr + offsets, mask=is_inside, other=0.0).to(tl.float32)
     weight = tl.load(weight_ptr + columns, mask=columns < dim, other=0.0).to(tl.float32)
     out = rms_normalized(x, weight, eps, dim)
