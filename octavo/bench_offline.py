@@ -8,7 +8,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import Parameter
 
@@ -24,7 +24,7 @@ from .model_files import resolve_model
 from .progress_bar import progress_bar
 from .startup import StartupError
 from .worker.loading import open_model
-from .worker.settings import WorkerSettings
+from .worker.settings import Dtype, Quantization, WorkerSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +37,10 @@ class OfflineSettings:
     """Branch, tag or commit of a model on the hub; unset: main."""
     offline: Annotated[bool, Parameter(negative=())] = False
     """Use what was fetched from the hub before, and no network."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    dtype: Dtype = "auto"
     """Type of weights and activations; auto chooses what this machine computes fast."""
+    quantization: Quantization | None = None
+    """Weights in few bits, as for `octavo serve`."""
     input_len: Count = 128
     """Tokens of each random prompt."""
     output_len: Count = 128
@@ -177,7 +179,12 @@ def _workload(
 
 
 def _load(settings: OfflineSettings, path: Path, max_num_seqs: int) -> LLM:
-    return LLM(model=str(path), dtype=settings.dtype, max_num_seqs=max_num_seqs)
+    return LLM(
+        model=str(path),
+        dtype=settings.dtype,
+        quantization=settings.quantization,
+        max_num_seqs=max_num_seqs,
+    )
 
 
 def _generate(

@@ -24,7 +24,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(autouse=True)
 def small_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of its own accord it would take gigabytes, and that is a million blocks of such a model."""
-    monkeypatch.setattr(bench_offline, "LLM", functools.partial(LLM, kv_cache_memory_bytes=1 << 20))
+    small = functools.partial(LLM, device="cpu", kv_cache_memory_bytes=1 << 20)
+    monkeypatch.setattr(bench_offline, "LLM", small)
 
 
 def test_throughput_counts_the_tokens_that_were_asked_for(
@@ -71,3 +72,9 @@ def test_no_model_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert bench_offline.throughput(settings=settings) == 1
     shown = capsys.readouterr().err
     assert shown.startswith("octavo: there is no model at") and shown.count("\n") == 1
+
+
+def test_weights_are_quantized_as_asked_for(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    # What a CPU cannot do it refuses by name.
+    assert bench_offline.throughput(settings=ThroughputSettings(model=model, quantization="fp8"))
+    assert "--quantization fp8" in capsys.readouterr().err
