@@ -2,8 +2,9 @@
 
     residual += attention(norm(residual));  residual += mlp(norm(residual))
 
-All layers are one call, for what Python takes between two operations is as long as a small one
-takes. The reference says it operation by operation. On a GPU it is device_layers.py that runs them.
+From token ids to what the head takes is one call, for what Python takes between two operations is
+as long as a small one takes. The reference says it operation by operation. On a GPU it is
+device_layers.py that runs them.
 
 Source: the layer is LLaMA's (Touvron et al., 2023).
 """
@@ -84,39 +85,31 @@ class DecoderLayers:
 
         Args:
             input_ids: int32 [num_tokens].
-            tokens: where they are.
-            wanted: int64 or int32 [num_wanted], tokens of the step; None: all.
+            tokens: where they are; their keys and values are written to the cache.
+            wanted: int64 [num_wanted], tokens of the step; None: all.
         Returns:
-            [num_wanted, hidden_size], what the head takes.
-        """
-        residual = functional.embedding(input_ids, self.embed_tokens)
-        self.run(residual, tokens)
-        # Only tokens after which one is sampled need logits: one of a thousand in a long prompt.
-        if wanted is not None:
-            residual = residual.index_select(0, wanted)
-        return rms_norm(residual, self.norm, self.eps)
-
-    def run(self, residual: Tensor, tokens: PagedTokens) -> None:
-        """Take the step's tokens through all layers, writing their keys and values to the cache.
-
-        Args:
-            residual: [num_tokens, hidden_size], contiguous: the embedded tokens. Overwritten with
-                what the last layer makes of them.
+            [num_wanted, hidden_size], what the head takes; the next call gives its memory away.
         """
         if self._native is None:
-            layers_by_operation(self, residual, tokens)
-        else:
-            self._native.run(residual, tokens)
+            return hidden_states_by_operation(self, input_ids, tokens, wanted)
+        return self._native.hidden_states(input_ids, tokens, wanted)
 
 
-def layers_by_operation(decoder: DecoderLayers, residual: Tensor, tokens: PagedTokens) -> None:
+def hidden_states_by_operation(
+    decoder: DecoderLayers, input_ids: Tensor, tokens: PagedTokens, wanted: Tensor | None
+) -> Tensor:
     """The same, with an operation a call."""
+    residual = functional.embedding(input_ids, decoder.embed_tokens)
     for layer, pages in zip(decoder.layers, decoder.kv_cache, strict=True):
         hidden = rms_norm(residual, layer.input_layernorm, decoder.eps)
         attended = _attention(decoder, layer, pages, hidden, tokens)
         add_linear(residual, attended, layer.o_proj)
         hidden = rms_norm(residual, layer.post_attention_layernorm, decoder.eps)
         add_linear(residual, linear(hidden, layer.gate_up_proj), layer.down_proj)
+    # Only tokens after which one is sampled need logits: one of a thousand in a long prompt.
+    if wanted is not None:
+        residual = residual.index_select(0, wanted)
+    return rms_norm(residual, decoder.norm, decoder.eps)
 
 
 def _attention(
@@ -138,7 +131,7 @@ class _Native:
     """What the C++ side keeps of a decoder: descriptors of all it needs, made once."""
 
     def __init__(self, decoder: DecoderLayers, cpu: ctypes.CDLL) -> None:
-        self._run = cpu.decoder_layers
+        self._run = cpu.hidden_states
         # The descriptors point into what the decoder holds.
         self._decoder = decoder
         first, pages = decoder.layers[0], decoder.kv_cache[0]
@@ -155,6 +148,8 @@ class _Native:
             block_size=pages.block_size,
             block_bytes=pages.tensor[0].nbytes,
             cos_sin=decoder.cos_sin.data_ptr(),
+            embed_tokens=decoder.embed_tokens.data_ptr(),
+            norm=decoder.norm.data_ptr(),
             eps=decoder.eps,
             scale=decoder.scale,
             dtype=library.DTYPES[pages.dtype],
@@ -163,7 +158,8 @@ class _Native:
         places = [each.tensor.data_ptr() for each in decoder.kv_cache]
         self._pages = (c_void_p * len(places))(*places)
         self._dtype = pages.dtype
-        self._workspaces = (Workspace(), Workspace(), Workspace())
+        self._workspaces = (Workspace(), Workspace(), Workspace(), Workspace())
+        self._bound: _BoundStep | None = None
 
     @staticmethod
     def of(decoder: DecoderLayers) -> "_Native | None":
@@ -176,35 +172,65 @@ class _Native:
         )
         return _Native(decoder, cpu) if cpu and is_native else None
 
-    def run(self, residual: Tensor, tokens: PagedTokens) -> None:
-        num_tokens = len(residual)
-        assert residual.is_contiguous() and residual.shape == (num_tokens, self._hidden_size)
-        assert residual.dtype == self._dtype
+    def hidden_states(
+        self, input_ids: Tensor, tokens: PagedTokens, wanted: Tensor | None
+    ) -> Tensor:
+        # Steps that differ in numbers alone come as the same tensors, overwritten.
+        bound = self._bound
+        if bound is None or not bound.is_of(input_ids, tokens, wanted):
+            bound = self._bound = self._bind(input_ids, tokens, wanted)
+        self._run(*bound.arguments)
+        return bound.answer
+
+    def _bind(self, input_ids: Tensor, tokens: PagedTokens, wanted: Tensor | None) -> "_BoundStep":
+        num_tokens = len(input_ids)
+        assert input_ids.dtype == torch.int32 and input_ids.is_contiguous()
         assert tokens.positions.dtype == tokens.slot_mapping.dtype == torch.int64
         assert tokens.positions.shape == tokens.slot_mapping.shape == (num_tokens,)
         assert tokens.block_tables.dtype == tokens.seq_lens.dtype == torch.int32
         assert tokens.query_start_loc.dtype == torch.int32 and tokens.block_tables.stride(1) == 1
         assert len(tokens.block_tables) == len(tokens.seq_lens) == len(tokens.query_start_loc) - 1
-        sizes = (self._hidden_size, self._attended, self._width)
-        hidden, attended, wide = (
-            workspace.take((num_tokens, size), self._dtype)
+        assert wanted is None or (wanted.dtype == torch.int64 and wanted.is_contiguous())
+        num_wanted = num_tokens if wanted is None else len(wanted)
+        sizes = (self._hidden_size, self._hidden_size, self._attended, self._width)
+        residual, hidden, attended, wide = (
+            workspace.take((max(num_tokens, num_wanted), size), self._dtype)
             for workspace, size in zip(self._workspaces, sizes, strict=True)
         )
         step = _Step(
+            input_ids.data_ptr(),
             tokens.positions.data_ptr(),
             tokens.slot_mapping.data_ptr(),
+            None if wanted is None else wanted.data_ptr(),
             tokens.block_tables.data_ptr(),
             tokens.seq_lens.data_ptr(),
             tokens.query_start_loc.data_ptr(),
             num_tokens,
             len(tokens.seq_lens),
             tokens.block_tables.stride(0),
+            num_wanted,
         )
         activations = _Activations(
             residual.data_ptr(), hidden.data_ptr(), attended.data_ptr(), wide.data_ptr()
         )
         arguments = (self._model, self._layers, self._pages, step, activations)
-        self._run(*map(ctypes.byref, arguments))
+        references = tuple(map(ctypes.byref, arguments))
+        return _BoundStep(input_ids, tokens, wanted, references, hidden[:num_wanted])
+
+
+@dataclass(frozen=True, slots=True)
+class _BoundStep:
+    """A step's tensors, and the arguments that point into them."""
+
+    input_ids: Tensor
+    tokens: PagedTokens
+    wanted: Tensor | None
+    arguments: tuple[object, ...]
+    answer: Tensor
+
+    def is_of(self, input_ids: Tensor, tokens: PagedTokens, wanted: Tensor | None) -> bool:
+        is_same = self.input_ids is input_ids and self.tokens is tokens
+        return is_same and self.wanted is wanted
 
 
 class _Model(ctypes.Structure):
@@ -212,7 +238,7 @@ class _Model(ctypes.Structure):
         *((name, c_int64) for name in ("num_layers", "hidden_size")),
         *((name, c_int64) for name in ("num_heads", "num_kv_heads", "head_dim")),
         *((name, c_int64) for name in ("block_size", "block_bytes")),
-        ("cos_sin", c_void_p),
+        *((name, c_void_p) for name in ("cos_sin", "embed_tokens", "norm")),
         ("eps", c_float),
         ("scale", c_float),
         ("dtype", c_int32),
@@ -229,9 +255,9 @@ class _Layer(ctypes.Structure):
 
 class _Step(ctypes.Structure):
     _fields_ = (
-        *((name, c_void_p) for name in ("positions", "slot_mapping")),
+        *((name, c_void_p) for name in ("input_ids", "positions", "slot_mapping", "wanted")),
         *((name, c_void_p) for name in ("block_tables", "seq_lens", "query_start_loc")),
-        *((name, c_int64) for name in ("num_tokens", "num_requests", "table_stride")),
+        *((name, c_int64) for name in ("num_tokens", "num_requests", "table_stride", "num_wanted")),
     )
 
 

@@ -1,11 +1,13 @@
-// All layers of a decoder, one operation after the other, without a return to Python in between.
+// A decoder from token ids to what its head takes, without a return to Python in between.
 
 #include <algorithm>
+#include <cstring>
 #include <iterator>
 #include <vector>
 
 #include "linear.h"
 #include "ops.h"
+#include "parallel.h"
 #include "profile.h"
 
 namespace {
@@ -18,24 +20,46 @@ struct Layer {
 struct Model {
     int64_t num_layers, hidden_size, num_heads, num_kv_heads, head_dim, block_size, block_bytes;
     const float* cos_sin;
+    const void *embed_tokens, *norm;
     float eps, scale;
     int32_t dtype;
 };
 
+// `wanted` are the tokens that go on to the head; null: all.
 struct Step {
-    const int64_t *positions, *slot_mapping;
+    const int32_t* input_ids;
+    const int64_t *positions, *slot_mapping, *wanted;
     const int32_t *block_tables, *seq_lens, *query_start_loc;
-    int64_t num_tokens, num_requests, table_stride;
+    int64_t num_tokens, num_requests, table_stride, num_wanted;
 };
 
 // Rows of activations; `wide` holds queries, keys and values, then what goes between the two products
-// of the feed-forward layer.
+// of the feed-forward layer. In the end `hidden` is the answer.
 struct Activations {
     void *residual, *hidden, *attended, *wide;
 };
 
 char* at(void* base, int64_t index, int32_t dtype) {
     return static_cast<char*>(base) + index * (dtype == 0 ? 4 : 2);
+}
+
+void embed(const Model& m, const Step& step, const Activations& a) {
+    const int64_t row_bytes = m.hidden_size * (m.dtype == 0 ? 4 : 2);
+    parallel_rows(step.num_tokens, m.hidden_size, [&](int64_t token) {
+        std::memcpy(static_cast<char*>(a.residual) + token * row_bytes,
+                    static_cast<const char*>(m.embed_tokens) + step.input_ids[token] * row_bytes,
+                    row_bytes);
+    });
+}
+
+// Takes the tokens that are wanted through the norm behind the layers.
+void last_norm(const Model& m, const Step& step, const Activations& a) {
+    auto norm = [&](int64_t token, int64_t place, int64_t num_rows) {
+        rms_norm(at(a.residual, token * m.hidden_size, m.dtype), m.norm,
+                 at(a.hidden, place * m.hidden_size, m.dtype), num_rows, m.hidden_size, m.eps, m.dtype);
+    };
+    if (step.wanted == nullptr) return norm(0, 0, step.num_tokens);
+    for (int64_t i = 0; i < step.num_wanted; ++i) norm(step.wanted[i], i, 1);
 }
 
 // What attention of the step reads on each layer.
@@ -73,8 +97,8 @@ void mlp(const Layer& layer, const Step& step, const Activations& a, FetchAhead&
 
 }  // namespace
 
-extern "C" void decoder_layers(const Model* model, const Layer* layers, void* const* pages,
-                               const Step* step, const Activations* activations) {
+extern "C" void hidden_states(const Model* model, const Layer* layers, void* const* pages,
+                              const Step* step, const Activations* activations) {
     const Model& m = *model;
     const Activations& a = *activations;
     auto norm = [&](const void* weight) {
@@ -82,6 +106,7 @@ extern "C" void decoder_layers(const Model* model, const Layer* layers, void* co
     };
     FetchAhead ahead = keys_and_values(m, *step);
     ahead.follow(pages[0]);
+    embed(m, *step, a);
     profile::is_in_layers = true;
     for (int64_t i = 0; i < m.num_layers; ++i) {
         const Layer& layer = layers[i];
@@ -92,6 +117,7 @@ extern "C" void decoder_layers(const Model* model, const Layer* layers, void* co
         mlp(layer, *step, a, ahead);
     }
     profile::is_in_layers = false;
+    last_norm(m, *step, a);
 }
 
 extern "C" void read_profile(int64_t* nanoseconds) {

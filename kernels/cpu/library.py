@@ -38,7 +38,7 @@ _SIGNATURES: dict[str, list[type]] = {
     "linear": [POINTER(PackedWeight), *[c_void_p] * 2, c_int64],
     "add_linear": [POINTER(PackedWeight), *[c_void_p] * 2, c_int64],
     "linear_argmax": [POINTER(PackedWeight), *[c_void_p] * 2, c_int64],
-    "decoder_layers": [c_void_p] * 5,
+    "hidden_states": [c_void_p] * 5,
     "sample": [*[c_void_p] * 8, *[c_int64] * 2],
     "copy_blocks": [*[c_void_p] * 3, *[c_int64] * 4],
     "set_num_threads": [c_int64],

@@ -10,7 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from octavo.kernels.decoder_layers import DecoderLayers, LayerWeights, layers_by_operation
+from octavo.kernels.decoder_layers import (
+    DecoderLayers,
+    LayerWeights,
+    hidden_states_by_operation,
+)
 from octavo.kernels.kv_pages import KvPages, page_size
 from octavo.kernels.linear import PackedWeight, pack_weight
 from octavo.kernels.paged_tokens import PagedTokens
@@ -136,17 +140,17 @@ def paged(chunks: list[tuple[int, int]]) -> PagedTokens:
     )
 
 
-def decoder_of(shape: Shape, layers: list[LayerWeights], dtype: torch.dtype) -> DecoderLayers:
+def decoder_of(shape: Shape, layers: list[LayerWeights], embed_tokens: Tensor) -> DecoderLayers:
     """Return a decoder whose cache holds NaN."""
     size = page_size(BLOCK_SIZE, shape.head_dim)
     cache = torch.full((len(layers), 8 * len(ROWS), shape.num_kv_heads, 2, size), math.nan)
-    pages = [KvPages(layer, BLOCK_SIZE, shape.head_dim) for layer in cache.to(dtype)]
+    pages = [KvPages(layer, BLOCK_SIZE, shape.head_dim) for layer in cache.to(embed_tokens.dtype)]
     return DecoderLayers(
         layers,
         pages,
         cos_sin(shape.head_dim),
-        embed_tokens=torch.empty(0, shape.hidden, dtype=dtype),
-        norm=torch.ones(shape.hidden, dtype=dtype),
+        embed_tokens=embed_tokens,
+        norm=(1 + torch.rand(shape.hidden)).to(embed_tokens.dtype),
         num_heads=shape.num_heads,
         eps=EPS,
     )
@@ -154,19 +158,26 @@ def decoder_of(shape: Shape, layers: list[LayerWeights], dtype: torch.dtype) -> 
 
 def check(shape: Shape, dtype: torch.dtype, *, slack: float) -> None:
     layers = [PlainLayer.random(shape, dtype) for _ in range(shape.num_layers)]
-    decoder = decoder_of(shape, [layer.packed() for layer in layers], dtype)
     sequences = [torch.randn(length, shape.hidden).to(dtype) for length, _ in ROWS]
+    decoder = decoder_of(shape, [layer.packed() for layer in layers], torch.cat(sequences))
+    token_ids = torch.arange(sum(length for length, _ in ROWS)).int()
+    of_rows = torch.split(token_ids, [length for length, _ in ROWS])
     # What the cache has already was computed one row at a time.
-    earlier = [(done, 0) for _, done in ROWS]
-    prefix = torch.cat([each[:done] for each, (_, done) in zip(sequences, ROWS, strict=True)])
-    decoder.run(prefix.clone(), paged(earlier))
-    stream = torch.cat([each[done:] for each, (_, done) in zip(sequences, ROWS, strict=True)])
-    stream = stream.clone()
-    decoder.run(stream, paged(ROWS))
-    expected = [
-        exact(shape, layers, each)[done:] for each, (_, done) in zip(sequences, ROWS, strict=True)
-    ]
-    assert_close(stream, torch.cat(expected), slack=slack)
+    prefix = torch.cat([each[:done] for each, (_, done) in zip(of_rows, ROWS, strict=True)])
+    decoder.hidden_states(prefix, paged([(done, 0) for _, done in ROWS]), None)
+    new = torch.cat([each[done:] for each, (_, done) in zip(of_rows, ROWS, strict=True)])
+    expected = torch.cat(
+        [exact(shape, layers, each)[done:] for each, (_, done) in zip(sequences, ROWS, strict=True)]
+    )
+    expected = F.rms_norm(expected, decoder.norm.shape, decoder.norm.double(), EPS)
+    assert_close(decoder.hidden_states(new, paged(ROWS), None), expected, slack=slack)
+    # More than there are tokens: one may be wanted twice.
+    wanted = torch.cat([torch.arange(len(new)), torch.tensor([7, 0, len(new) - 1])])
+    hidden = decoder.hidden_states(new, paged(ROWS), wanted)
+    assert_close(hidden, expected[wanted], slack=slack)
+    assert_close(
+        decoder.hidden_states(new, paged(ROWS), wanted[-2:]), expected[[0, -1]], slack=slack
+    )
 
 
 @DTYPES
@@ -182,7 +193,24 @@ def test_heads_that_the_kernels_have_no_room_for_are_refused(
 ) -> None:
     shape = Shape(32, 32, *heads, head_dim)
     with pytest.raises(AssertionError):
-        decoder_of(shape, [PlainLayer.random(shape, torch.float32).packed()], torch.float32)
+        decoder_of(
+            shape, [PlainLayer.random(shape, torch.float32).packed()], torch.empty(1, shape.hidden)
+        )
+
+
+@DTYPES
+def test_tensors_that_were_overwritten_are_read_anew(cpu: ctypes.CDLL, dtype: torch.dtype) -> None:
+    shape = SHAPES[0]
+    layers = [PlainLayer.random(shape, dtype).packed()]
+    decoder = decoder_of(shape, layers, torch.randn(9, shape.hidden).to(dtype))
+    token_ids, tokens = torch.tensor([3, 5], dtype=torch.int32), paged([(1, 0), (1, 0)])
+    first = decoder.hidden_states(token_ids, tokens, None).clone()
+    token_ids.copy_(torch.tensor([8, 3]))
+    tokens.slot_mapping.copy_(tokens.slot_mapping.flip(0))
+    tokens.block_tables.copy_(tokens.block_tables.flip(0))
+    second = decoder.hidden_states(token_ids, tokens, None).clone()
+    assert torch.equal(second[1], first[0])
+    assert not torch.equal(second[0], first[1])
 
 
 @DTYPES
@@ -203,11 +231,18 @@ def test_quantized_layers_answer_in_one_call_as_one_by_one(
             )
         )
 
-    decoder = decoder_of(shape, [layer(quantize_int8), layer(quantize_int4)], dtype)
     chunks = [(length, 0) for length, _ in ROWS]
-    stream = torch.randn(sum(length for length, _ in ROWS), shape.hidden).to(dtype)
-    one_by_one = stream.clone()
-    decoder.run(stream, paged(chunks))
-    assert not stream.isnan().any()
-    layers_by_operation(decoder, one_by_one, paged(chunks))
-    assert torch.equal(stream, one_by_one)
+    num_tokens = sum(length for length, _ in ROWS)
+    decoder = decoder_of(
+        shape,
+        [layer(quantize_int8), layer(quantize_int4)],
+        torch.randn(num_tokens, shape.hidden).to(dtype),
+    )
+    step = (
+        torch.arange(num_tokens).int().flip(0),
+        paged(chunks),
+        torch.tensor([2, num_tokens - 1]),
+    )
+    in_one_call = decoder.hidden_states(*step)
+    assert not in_one_call.isnan().any()
+    assert torch.equal(in_one_call, hidden_states_by_operation(decoder, *step))
