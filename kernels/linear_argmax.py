@@ -5,7 +5,9 @@
 The outputs themselves, which for a head are megabytes, are never written.
 """
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .cpu import library
@@ -13,27 +15,46 @@ from .device_linear import DeviceWeight
 from .linear import PackedWeight, linear
 
 
-def linear_argmax(x: Tensor, packed: PackedWeight | DeviceWeight) -> Tensor:
-    """Say which output of `linear(x, packed)` is the largest in each row, the first of equal ones.
+class LinearArgmax:
+    """Says which output of `linear` by one weight is the largest, the first of equal ones."""
 
-    Args:
-        x: [num_rows, in_features], contiguous, of packed.in_dtype.
-        packed: not gated, and with float32 outputs.
-    Returns:
-        int64 [num_rows]; -1 for a row that has a NaN or whose largest output is not finite.
-    """
-    assert packed.out_dtype == torch.float32
-    if isinstance(packed, DeviceWeight):
-        return argmax_reference(linear(x, packed))
-    assert not packed.is_gated
-    cpu = library.load_for(packed.in_dtype)
-    if cpu is None or not packed.layout.is_native:
-        return argmax_reference(linear(x, packed))
-    assert x.is_contiguous() and x.dtype == packed.in_dtype, x.dtype
-    assert x.dim() == 2 and x.shape[1] == packed.in_features, x.shape
-    out = torch.empty(len(x), dtype=torch.int64)
-    cpu.linear_argmax(packed.descriptor, x.data_ptr(), out.data_ptr(), len(x))
-    return out
+    def __init__(self, packed: PackedWeight | DeviceWeight) -> None:
+        """`packed` is not gated, and has float32 outputs."""
+        assert packed.out_dtype == torch.float32
+        self._packed = packed
+        self._run = None
+        if isinstance(packed, PackedWeight):
+            assert not packed.is_gated
+            cpu = library.load_for(packed.in_dtype)
+            self._run = cpu.linear_argmax if cpu and packed.layout.is_native else None
+        self._last: tuple[Tensor, NDArray[np.int64], tuple[object, ...]] | None = None
+
+    def of(self, x: Tensor) -> NDArray[np.int64]:
+        """Return it for each row; the next call gives the answer's memory away.
+
+        Args:
+            x: [num_rows, in_features], contiguous, of packed.in_dtype.
+        Returns:
+            int64 [num_rows]; -1 for a row that has a NaN or whose largest output is not finite.
+        """
+        if self._run is None:
+            largest: NDArray[np.int64] = argmax_reference(linear(x, self._packed)).cpu().numpy()
+            return largest
+        # Steps that differ in numbers alone come as the same tensor, overwritten.
+        if self._last is None or self._last[0] is not x:
+            self._last = self._bind(x)
+        _, out, arguments = self._last
+        self._run(*arguments)
+        return out
+
+    def _bind(self, x: Tensor) -> tuple[Tensor, NDArray[np.int64], tuple[object, ...]]:
+        """Return the tensor, where the answer goes, and the arguments that point into both."""
+        packed = self._packed
+        assert isinstance(packed, PackedWeight)
+        assert x.is_contiguous() and x.dtype == packed.in_dtype, x.dtype
+        assert x.dim() == 2 and x.shape[1] == packed.in_features, x.shape
+        out = np.empty(len(x), np.int64)
+        return x, out, (packed.descriptor, x.data_ptr(), out.ctypes.data, len(x))
 
 
 def argmax_reference(outputs: Tensor) -> Tensor:

@@ -57,11 +57,6 @@ def graph_sizes(max_num_rows: int) -> list[int]:
     return [size for size in sizes if size < max_num_rows] + [max_num_rows]
 
 
-def is_decode(columns: PlanColumns) -> bool:
-    """Whether each row computes one token, and samples the next."""
-    return bool((columns.num_new_tokens == 1).all() and columns.needs_sample.all())
-
-
 def filled_up(columns: PlanColumns, size: int) -> PlanColumns:
     """Return the columns of a decode step with rows that are none behind them, `size` in all."""
     num_missing = size - len(columns.row)

@@ -20,7 +20,7 @@ from torch import Tensor
 from octavo.kernels.device_layers import DeviceLayers
 from octavo.kernels.workspace import Workspace
 
-from .cuda_graphs import DecodeGraphs, Graph, GraphRecorder, filled_up, graph_sizes, is_decode
+from .cuda_graphs import DecodeGraphs, Graph, GraphRecorder, filled_up, graph_sizes
 from .device_batch import DeviceBatch
 from .device_stream import DeviceStream
 from .logprobs import PromptRun
@@ -126,7 +126,7 @@ class DeviceForward:
         """Say how a step is to be run; once for each, before its columns are on the device."""
         last = np.cumsum(columns.num_new_tokens)[columns.needs_sample] - 1
         wanted = np.concatenate([last, *(run.indices for run in runs)])
-        if self._graphs is not None and is_decode(columns):
+        if self._graphs is not None and columns.is_decode:
             size = self._graphs.size_for(len(columns.row))
             if size is not None:
                 return FittedStep(columns, wanted, Way.GRAPH, filled_up(columns, size))

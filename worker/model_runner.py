@@ -1,7 +1,7 @@
 """Executes a step: plan → rows → forward pass → sampled tokens."""
 
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -13,17 +13,29 @@ from octavo.kernels.workspace import Workspace
 from octavo.v1.step_pb2 import RowError, StepPlan, StepResult, WorkerReady
 
 from .first_touch import FirstTouch
-from .input_batch import gather
+from .input_batch import InputBatch
 from .kv_cache import KvCache
 from .logprobs import PromptRun, prompt_logprobs, prompt_runs, sampled_logprobs
 from .models.decoder import Decoder
 from .pending_step import FinishedStep
+from .plan_columns import PlanColumns
 from .row_sampling import NO_LOGPROBS
-from .rows import PlanColumns, Rows
+from .rows import Rows
 from .sampled_rows import SampledRows
 from .sampler import ANY_TOKEN, NO_NUMBERS, NO_TOKEN_LEFT, sample_rows
 
 _NOT_A_NUMBER = -1
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What a plan asks for, beside its changes; plans that say nothing new ask for the same."""
+
+    columns: PlanColumns
+    runs: list[PromptRun]
+    sampled: SampledRows
+    takes_best: bool
+    """Whether the most probable tokens are all that is wanted of the logits."""
 
 
 class ModelRunner:
@@ -37,6 +49,8 @@ class ModelRunner:
         self._kv_cache = kv_cache
         self._rows = rows
         self._description = description
+        self._batch = InputBatch(rows)
+        self._work: _Work | None = None
         self._logits = Workspace()
         self._first_touch = FirstTouch(kv_cache.tensor)
         self._first_touch.reach(-1)
@@ -60,26 +74,37 @@ class ModelRunner:
         """Run one step. Raises BadPlan, with nothing changed, if the plan breaks the contract."""
         started = time.monotonic_ns()
         columns = self._rows.apply(plan)
-        self._first_touch.reach(_last_new_block(plan))
-        result = StepResult(epoch=plan.epoch, step_id=plan.step_id)
         staged = time.monotonic_ns()
-        self._copy_blocks(plan)
+        work = self._work
+        if work is None or work.columns is not columns:
+            work = self._work = self._begin(plan, columns)
         copied = time.monotonic_ns()
-        runs = prompt_runs(self._rows, columns)
-        hidden = self._forward(columns, runs)
-        sampled = SampledRows.of(plan, columns)
-        of_runs = hidden[sampled.num_logits :]
-        failed = self._add_prompt_logprobs(runs, of_runs, result) if runs else set()
+        result = StepResult(epoch=plan.epoch, step_id=plan.step_id)
+        hidden = self._forward(work)
+        failed: set[int] = set()
+        if work.runs:
+            hidden, of_runs = hidden.tensor_split([work.sampled.num_logits])
+            failed = self._add_prompt_logprobs(work.runs, of_runs, result)
         computed = time.monotonic_ns()
         self._rows.advance(columns)
-        self._rows.fork(plan)
-        self._sample(sampled, hidden[: sampled.num_logits], failed, result)
+        if len(work.sampled.rows) > work.sampled.num_logits:
+            self._rows.fork(plan)
+        self._sample(work, hidden, failed, result)
         timings = result.timings
         timings.stage_ns = staged - started
         timings.copy_ns = copied - staged
         timings.forward_ns = computed - copied
         timings.sample_ns = time.monotonic_ns() - computed
         return result
+
+    def _begin(self, plan: StepPlan, columns: PlanColumns) -> _Work:
+        """Do what a plan says beside its columns, and return what is to be computed."""
+        self._first_touch.reach(_last_new_block(plan))
+        self._copy_blocks(plan)
+        sampled = SampledRows.of(plan, columns)
+        has_forks = len(sampled.rows) > sampled.num_logits
+        takes_best = not has_forks and self._rows.sampling.takes_best[sampled.rows].all()
+        return _Work(columns, prompt_runs(self._rows, columns), sampled, bool(takes_best))
 
     def _copy_blocks(self, plan: StepPlan) -> None:
         (group,) = plan.groups
@@ -90,15 +115,15 @@ class ModelRunner:
                 torch.tensor(group.copy_target),
             )
 
-    def _forward(self, columns: PlanColumns, runs: list[PromptRun]) -> Tensor:
+    def _forward(self, work: _Work) -> Tensor:
         """Return hidden states: of the rows that sample, then of the runs."""
-        if not len(columns.row):
+        if not len(work.columns.row):
             return torch.empty(0, self._decoder.config.hidden_size, dtype=self._decoder.dtype)
-        step = gather(self._rows, columns)
-        if runs:
+        step = self._batch.gather(work.columns)
+        if work.runs:
             # Tokens within a prompt are not sampled from, so there are indices of those that are.
             assert step.logits_indices is not None
-            of_runs = torch.from_numpy(np.concatenate([run.indices for run in runs]))
+            of_runs = torch.from_numpy(np.concatenate([run.indices for run in work.runs]))
             step = replace(step, logits_indices=torch.cat((step.logits_indices, of_runs)))
         return self._decoder.hidden_states(step)
 
@@ -122,25 +147,23 @@ class ModelRunner:
                 result.prompt_logprobs.append(message)
         return failed
 
-    def _sample(
-        self, sampled: SampledRows, hidden: Tensor, failed: set[int], result: StepResult
-    ) -> None:
+    def _sample(self, work: _Work, hidden: Tensor, failed: set[int], result: StepResult) -> None:
         """Sample and tell the tokens.
 
         Args:
-            hidden: of the plan's rows, [sampled.num_logits, hidden_size].
+            hidden: of the plan's rows, [work.sampled.num_logits, hidden_size].
             failed: rows that are told as errors already, and get no token.
         """
-        rows = sampled.rows
+        rows = work.sampled.rows
         if not len(rows):
             return
-        if len(rows) == len(hidden) and self._rows.sampling.takes_best[rows].all():
+        if work.takes_best:
             # Logits are megabytes, and nobody asks for them.
-            self._append(rows, self._decoder.best_tokens(hidden).numpy(), failed, result)
+            self._append(rows, self._decoder.best_tokens(hidden), failed, result)
             return
         logits = self._decoder.logits(hidden, self._logits)
         if len(rows) > len(logits):
-            logits = logits[torch.from_numpy(sampled.logits)]
+            logits = logits[torch.from_numpy(work.sampled.logits)]
         wanting = np.flatnonzero(self._rows.sampling.num_logprobs[rows] != NO_LOGPROBS)
         # A copy: rules change the logits themselves.
         raw = logits[torch.from_numpy(wanting)].numpy() if len(wanting) else None

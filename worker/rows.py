@@ -21,6 +21,8 @@ from octavo.startup import StartupError
 from octavo.v1 import step_pb2
 
 from .block_tables import TRAP, BadPlan, BlockTables, column
+from .coasting import Coasting
+from .plan_columns import PlanColumns
 from .row_sampling import RowSampling
 from .undo_log import UndoLog
 
@@ -38,15 +40,6 @@ class RowLimits:
     """One for each KV group."""
     vocab_size: int
     max_num_batched_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class PlanColumns:
-    """The columns of a checked plan as arrays, one entry for each row with work."""
-
-    row: NDArray[np.intp]
-    num_new_tokens: NDArray[np.int64]
-    needs_sample: NDArray[np.bool_]
 
 
 class Rows:
@@ -72,6 +65,7 @@ class Rows:
         self.limits = limits
         self.epoch = 0
         self._undo = UndoLog()
+        self._coasting = Coasting(limits.block_size, limits.max_model_len)
         try:
             self._allocate()
         except (MemoryError, ValueError) as error:  # numpy's word for more than can be addressed.
@@ -106,20 +100,25 @@ class Rows:
     def apply(self, plan: step_pb2.StepPlan) -> PlanColumns:
         """Check the plan and make its changes to the rows, all or none.
 
-        The first plan of a new scheduler finds the rows empty.
+        The first plan of a new scheduler finds the rows empty. A plan that says nothing new, and is
+        the next token of each row of the last one, gets the very columns of that one.
         """
+        if (columns := self._coasting.columns_of(plan)) is not None:
+            return columns
         if plan.epoch > self.epoch:
             self._reset(plan.epoch)
         self._undo.clear()
         try:
-            return self._apply(plan)
+            columns = self._apply(plan)
         except BaseException:
             self._undo.roll_back()
             raise
+        self._coasting.begin(plan, columns, self.num_computed_tokens[columns.row])
+        return columns
 
     def advance(self, columns: PlanColumns) -> None:
         """Count the step's tokens as computed; after the forward pass."""
-        self.num_computed_tokens[columns.row] += columns.num_new_tokens.astype(np.int32)
+        self.num_computed_tokens[columns.row] += columns.num_new_tokens
 
     def fork(self, plan: step_pb2.StepPlan) -> None:
         """Make the plan's forked rows; after `advance`, before the source's token is appended."""
@@ -141,8 +140,9 @@ class Rows:
         A row whose sampling failed gets any token: plans that are under way count on its position,
         and the scheduler drops what they bring.
         """
-        self.token_ids[rows, self.num_tokens[rows]] = token_ids
-        self.num_tokens[rows] += 1
+        positions = self.num_tokens[rows]
+        self.token_ids[rows, positions] = token_ids
+        self.num_tokens[rows] = positions + 1
 
     def append_unknown_tokens(self, rows: NDArray[np.intp]) -> None:
         """Count a token that was sampled for each row; which ones, only a device knows."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from octavo.kernels.linear import PackedWeight, linear, pack_weight
-from octavo.kernels.linear_argmax import argmax_reference, linear_argmax
+from octavo.kernels.linear_argmax import LinearArgmax, argmax_reference
 from octavo.kernels.quantized_linear import pack_quantized_weight
 from octavo.kernels.quantized_weight import quantize_int4, quantize_int8
 from octavo.kernels.threads import set_num_threads
@@ -51,13 +51,13 @@ def test_is_the_argmax_of_the_outputs(
     set_num_threads(num_threads)
     packed = random_head(out_features, in_features, pack)
     x = torch.randn(num_rows, in_features).to(packed.in_dtype)
-    assert linear_argmax(x, packed).tolist() == linear(x, packed).argmax(dim=1).tolist()
+    assert LinearArgmax(packed).of(x).tolist() == linear(x, packed).argmax(dim=1).tolist()
 
 
 @KINDS
 def test_what_fills_the_last_panel_is_no_output(cpu: ctypes.CDLL, pack: Pack) -> None:
     packed = pack(-torch.ones(70, 64))
-    assert linear_argmax(torch.ones(1, 64, dtype=packed.in_dtype), packed).tolist() == [0]
+    assert LinearArgmax(packed).of(torch.ones(1, 64, dtype=packed.in_dtype)).tolist() == [0]
 
 
 @KINDS
@@ -67,7 +67,7 @@ def test_the_first_of_equal_outputs(cpu: ctypes.CDLL, pack: Pack) -> None:
     weight[37::50] = 1
     packed = pack(weight)
     x = torch.ones(9, 64, dtype=packed.in_dtype)
-    assert linear_argmax(x, packed).tolist() == [37] * 9
+    assert LinearArgmax(packed).of(x).tolist() == [37] * 9
 
 
 @pytest.mark.parametrize("place", [0, 40, 99])
@@ -80,20 +80,21 @@ def test_a_row_without_a_finite_maximum(cpu: ctypes.CDLL, value: float, place: i
     x[1, 3] = 0
     expected = 0 if place else 1
     of_finite = expected if value == -math.inf else -1
-    assert linear_argmax(x, pack_weight(weight)).tolist() == [of_finite, -1, of_finite]
+    assert LinearArgmax(pack_weight(weight)).of(x).tolist() == [of_finite, -1, of_finite]
 
 
 def test_a_row_of_minus_infinity(cpu: ctypes.CDLL) -> None:
     packed = pack_weight(torch.full((100, 8), -math.inf))
-    assert linear_argmax(torch.ones(1, 8), packed).tolist() == [-1]
+    assert LinearArgmax(packed).of(torch.ones(1, 8)).tolist() == [-1]
 
 
 def test_a_row_that_is_not_a_number_fails_alone(cpu: ctypes.CDLL) -> None:
     packed = random_head(200, 64, pack_bfloat16)
     x = torch.randn(4, 64).bfloat16()
-    alone = linear_argmax(x, packed).tolist()
+    head = LinearArgmax(packed)
+    alone = head.of(x).tolist()
     x[2, 5] = math.nan
-    assert linear_argmax(x, packed).tolist() == [*alone[:2], -1, alone[3]]
+    assert head.of(x).tolist() == [*alone[:2], -1, alone[3]]
 
 
 def test_works_without_a_compiler(no_library: None) -> None:
@@ -101,5 +102,5 @@ def test_works_without_a_compiler(no_library: None) -> None:
     x = torch.randn(3, 64).bfloat16()
     x[1] = math.nan
     expected = argmax_reference(linear(x, packed))
-    assert linear_argmax(x, packed).tolist() == expected.tolist()
+    assert LinearArgmax(packed).of(x).tolist() == expected.tolist()
     assert expected[1] == -1

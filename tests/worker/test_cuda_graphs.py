@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from octavo.worker import cuda_graphs
-from octavo.worker.cuda_graphs import DecodeGraphs, filled_up, graph_sizes, is_decode
+from octavo.worker.cuda_graphs import DecodeGraphs, filled_up, graph_sizes
 from octavo.worker.rows import PlanColumns
 
 SIZES = [1, 2, 4, 8]
@@ -143,7 +143,7 @@ def test_a_replay_gives_the_output_of_its_size() -> None:
 def test_a_decode_step_samples_after_one_token_of_each_row(
     step: PlanColumns, expected: bool
 ) -> None:
-    assert is_decode(step) is expected
+    assert step.is_decode is expected
 
 
 def test_what_fills_a_step_up_is_no_row() -> None:

@@ -8,6 +8,8 @@ with q, k, v and gate, up stacked into one matrix each.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from octavo.kernels.decoder_layers import DecoderLayers, LayerWeights
@@ -16,7 +18,7 @@ from octavo.kernels.device_linear import DeviceWeight
 from octavo.kernels.kv_blocks import KvBlocks
 from octavo.kernels.kv_pages import KvPages
 from octavo.kernels.linear import PackedWeight, linear
-from octavo.kernels.linear_argmax import linear_argmax
+from octavo.kernels.linear_argmax import LinearArgmax
 from octavo.kernels.paged_tokens import PagedTokens
 from octavo.kernels.workspace import Workspace
 
@@ -64,6 +66,7 @@ class Decoder:
         self.config = config
         self.dtype = weights.embed_tokens.dtype
         self._weights = weights
+        self._best_tokens = LinearArgmax(weights.lm_head)
         self.layers = _layers(config, weights, kv_cache, max_model_len)
 
     @property
@@ -87,9 +90,12 @@ class Decoder:
         """Apply the head to rows of `hidden_states`; float32 [len(hidden), vocab_size]."""
         return linear(hidden, self._weights.lm_head, workspace)
 
-    def best_tokens(self, hidden: Tensor) -> Tensor:
-        """Return the token of the largest logit of each row: int64, -1 where there is none."""
-        return linear_argmax(hidden, self._weights.lm_head)
+    def best_tokens(self, hidden: Tensor) -> NDArray[np.int64]:
+        """Return the token of the largest logit of each row, -1 where there is none.
+
+        The next call gives the answer's memory away.
+        """
+        return self._best_tokens.of(hidden)
 
 
 def _layers(
