@@ -12,10 +12,16 @@ constexpr int64_t SEGMENT = 8 * KEY_TILE;
 // What a task reads of a tile, at most, so that it and the next one stay in the L2 cache.
 constexpr int64_t MAX_TILE_BYTES = 256 << 10;
 
+// A task whose segments threads share: the first of its parts, which are neighbours.
+struct CutTask {
+    int64_t first, num_parts;
+};
+
 class Plan {
   public:
-    // Tasks of one request and KV head whose segments threads share are neighbours.
     std::vector<Task> tasks;
+    std::vector<CutTask> cut;
+    int64_t num_parts = 0;  // Of all that are cut.
     // A thread takes tasks [runs[i], runs[i + 1]), one after the other.
     std::vector<int64_t> runs = {0};
     int64_t num_threads;
@@ -23,60 +29,78 @@ class Plan {
     template <typename U>
     Plan(const Attention<U>& a, const int32_t* seq_lens, const int32_t* query_start_loc,
          int64_t num_requests) {
-        const bool are_shared = num_requests < REQUESTS_PER_THREAD * thread_pool::num_threads();
+        int64_t work = 0;
+        for (int64_t i = 0; i < num_requests; ++i) {
+            work += a.num_heads * (query_start_loc[i + 1] - query_start_loc[i]) * seq_lens[i];
+        }
+        num_threads = threads_for(work, WORTH_A_THREAD);
+        const int64_t most_runs = num_threads == 1 ? 1 : num_threads * RUNS_PER_THREAD;
         for (int64_t request = 0; request < num_requests; ++request) {
             const int64_t begin = query_start_loc[request], end = query_start_loc[request + 1];
-            if (begin < end) add(a, request, begin, end, seq_lens[request], are_shared);
+            if (begin < end) add(a, request, begin, end, seq_lens[request], work / most_runs);
         }
-        share_out(a.heads_per_kv_head());
+        share_out(a.heads_per_kv_head(), most_runs);
     }
 
     int64_t num_runs() const { return runs.size() - 1; }
 
   private:
-    // So many, and each is a task of its own.
-    static constexpr int64_t REQUESTS_PER_THREAD = 4;
     static constexpr int64_t RUNS_PER_THREAD = 4;
     // Scores.
     static constexpr int64_t WORTH_A_THREAD = 512;
 
-    // Adds tasks of at most MAX_ROWS rows. Threads share the heads, and the segments of one query.
+    // Adds tasks of at most MAX_ROWS rows. Of a request with more than a run's share of the step's
+    // scores, threads share the heads.
     template <typename U>
     void add(const Attention<U>& a, int64_t request, int64_t begin, int64_t end, int64_t seq_len,
-             bool are_shared) {
+             int64_t share) {
         const int64_t group = a.heads_per_kv_head(), num_kv_heads = a.layout.num_kv_heads;
-        const int64_t most_queries = std::min(MAX_ROWS / group, end - begin);
+        const int64_t num_tiles = (end - begin + MAX_ROWS / group - 1) / (MAX_ROWS / group);
+        const int64_t most_queries = (end - begin + num_tiles - 1) / num_tiles;
         const int64_t head_bytes = TILE_GROUPS * 2 * PAGE_LANES * a.layout.padded_dim() *
                                    sizeof(typename U::Element);
+        const bool is_long = a.num_heads * (end - begin) * seq_len > share;
         const int64_t most_heads = std::clamp<int64_t>(
             std::min(MAX_ROWS / (most_queries * group), MAX_TILE_BYTES / head_bytes), 1,
-            are_shared ? 1 : num_kv_heads);
+            is_long ? 1 : num_kv_heads);
         for (int64_t head = 0; head < num_kv_heads; head += most_heads) {
             const int64_t num_heads = std::min(most_heads, num_kv_heads - head);
             for (int64_t token = begin; token < end; token += most_queries) {
                 const int64_t num_queries = std::min(most_queries, end - token);
                 const int64_t position = seq_len - (end - token);
                 const int64_t lanes = a.lanes_to(position + num_queries - 1);
-                const int64_t step = are_shared && end - begin == 1 ? SEGMENT : lanes;
-                for (int64_t lane = 0; lane < lanes; lane += step) {
-                    tasks.push_back({request, head, num_heads, token, num_queries, position, lane,
-                                     std::min(lane + step, lanes)});
-                }
+                add({request, head, num_heads, token, num_queries, position, 0, lanes, -1}, group,
+                    share);
             }
         }
     }
 
+    // Of a task with more than two runs' share, threads share the segments: to add them up again takes
+    // longer than to wait for a smaller one.
+    void add(Task task, int64_t heads_per_kv_head, int64_t share) {
+        const int64_t lanes = task.last_lane;
+        if (task.num_rows(heads_per_kv_head) * lanes <= 2 * share || lanes <= SEGMENT) {
+            tasks.push_back(task);
+            return;
+        }
+        cut.push_back({int64_t(tasks.size()), (lanes + SEGMENT - 1) / SEGMENT});
+        for (int64_t lane = 0; lane < lanes; lane += SEGMENT) {
+            task.first_lane = lane;
+            task.last_lane = std::min(lane + SEGMENT, lanes);
+            task.part = num_parts++;
+            tasks.push_back(task);
+        }
+    }
+
     // As many runs as threads can share, of about the same number of scores.
-    void share_out(int64_t heads_per_kv_head) {
+    void share_out(int64_t heads_per_kv_head, int64_t most_runs) {
         std::vector<int64_t> work = {0};
         for (const Task& task : tasks) {
             const int64_t lanes = task.last_lane - task.first_lane;
             work.push_back(work.back() + task.num_rows(heads_per_kv_head) * lanes);
         }
-        num_threads = threads_for(work.back(), WORTH_A_THREAD);
-        const int64_t most = num_threads == 1 ? 1 : num_threads * RUNS_PER_THREAD;
-        for (int64_t i = 1; i < most; ++i) {
-            const auto end = std::lower_bound(work.begin(), work.end(), work.back() * i / most);
+        for (int64_t i = 1; i < most_runs; ++i) {
+            const auto end = std::lower_bound(work.begin(), work.end(), work.back() * i / most_runs);
             runs.push_back(end - work.begin());
         }
         runs.push_back(tasks.size());

@@ -33,8 +33,10 @@ struct Attention {
 // together, as rows: row = query * heads_per_kv_head + head.
 struct Task {
     int64_t request, first_kv_head, num_kv_heads, first_token, num_queries, first_position;
-    // Of the request's lanes; all of them, unless threads share the request.
+    // Of the request's lanes; all of them, unless threads share them.
     int64_t first_lane, last_lane;
+    // Then it is one of the parts of the step's tasks that are to be added up; -1 otherwise.
+    int64_t part;
 
     int64_t end_token() const { return first_token + num_queries; }
     // Of all its KV heads.

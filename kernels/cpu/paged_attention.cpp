@@ -6,15 +6,13 @@
 //
 // Sources: FlashAttention-2 (Dao, 2023); Flash-Decoding (Dao et al., 2023) for the segments.
 
-#include <memory>
-#include <vector>
-
 #include "attention_products.h"
 #include "attention_tasks.h"
 #include "online_softmax.h"
 #include "ops.h"
 #include "parallel.h"
 #include "profile.h"
+#include "scratch.h"
 
 namespace {
 
@@ -131,12 +129,7 @@ void store_rows(const Attention<U>& a, const Task& task, const Sums& sums) {
 template <typename U>
 void run(const Attention<U>& a, const Plan& plan) {
     const auto& tasks = plan.tasks;
-    const int64_t num_tasks = tasks.size(), dim = a.layout.padded_dim();
-    // Of tasks that are a part of a request; the task of its first part adds them up.
-    std::vector<std::unique_ptr<Sums>> parts(num_tasks);
-    auto is_whole = [&](int64_t i) {
-        return tasks[i].first_lane == 0 && (i + 1 == num_tasks || tasks[i + 1].first_lane == 0);
-    };
+    Sums* parts = scratch<Sums>(plan.num_parts);
     parallel_for(plan.num_runs(), plan.num_threads, [&](int64_t run) {
         const int64_t begin = plan.runs[run], end = plan.runs[run + 1];
         if (begin == end) return;
@@ -144,25 +137,23 @@ void run(const Attention<U>& a, const Plan& plan) {
         Sums sums;
         TileWalk<U> walk(a, &tasks[begin], tasks.data() + end);
         for (int64_t i = begin; i < end; ++i) {
-            if (is_whole(i)) {
+            if (tasks[i].part < 0) {
                 attend(a, tasks[i], walk, s, sums);
                 store_rows(a, tasks[i], sums);
             } else {
-                parts[i].reset(new Sums);
-                attend(a, tasks[i], walk, s, *parts[i]);
+                attend(a, tasks[i], walk, s, parts[tasks[i].part]);
             }
         }
     });
-    for (int64_t i = 0, first = 0; i < num_tasks; ++i) {
-        if (is_whole(i)) continue;
-        if (tasks[i].first_lane == 0) {
-            first = i;
-        } else {
-            merge<U>(*parts[first], *parts[i], tasks[i].num_rows(a.heads_per_kv_head()), dim);
+    parallel_for(plan.cut.size(), plan.num_threads, [&](int64_t i) {
+        const Task& task = tasks[plan.cut[i].first];
+        const int64_t rows = task.num_rows(a.heads_per_kv_head()), dim = a.layout.padded_dim();
+        Sums* sums = parts + task.part;
+        for (int64_t part = 1; part < plan.cut[i].num_parts; ++part) {
+            merge<U>(*sums, sums[part], rows, dim);
         }
-        const bool is_last = i + 1 == num_tasks || tasks[i + 1].first_lane == 0;
-        if (is_last) store_rows(a, tasks[first], *parts[first]);
-    }
+        store_rows(a, task, *sums);
+    });
 }
 
 }  // namespace

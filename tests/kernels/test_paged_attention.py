@@ -168,6 +168,20 @@ def test_a_token_has_the_same_bits_alone_in_any_chunk_and_with_any_number_of_thr
                 assert torch.equal(alone, whole[request][first:last])
 
 
+@DTYPES
+def test_threads_share_a_chunk_of_a_long_prompt_beside_rows_that_decode(
+    cpu: ctypes.CDLL, dtype: torch.dtype
+) -> None:
+    requests = [(length, 1) for length in range(1, 90, 3)] + [(3100, 7)]
+    batch = Batch.random(requests, (6, 2), 40, 16, dtype)
+    set_num_threads(1)
+    alone = batch.run()
+    check(batch)
+    for num_threads in (2, 3, 5):
+        set_num_threads(num_threads)
+        assert all(map(torch.equal, batch.run(), alone))
+
+
 def test_large_scores_do_not_overflow(cpu: ctypes.CDLL) -> None:
     batch = Batch.random([(100, 4)], (4, 2), 32, 16, torch.float32)
     batch.queries[0] *= 1000
