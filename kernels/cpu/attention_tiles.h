@@ -111,13 +111,14 @@ class Ahead {
         return begin;
     }
 
-    void take_rest() {
-        while (num_left_ > 0) {
-            const int64_t num_bytes = stretch_bytes_ - offset_;
-            const char* begin = take(num_bytes);
-            for (int64_t i = 0; i < num_bytes; i += 64) __builtin_prefetch(begin + i, 0, 2);
+    // Fetches so many bytes at once, or what is left.
+    void fetch(int64_t num_bytes) {
+        for (; num_bytes > 0 && num_left_ > 0; num_bytes -= CACHE_LINE) {
+            __builtin_prefetch(take(CACHE_LINE), 0, 2);
         }
     }
+
+    int64_t bytes_left() const { return num_left_ * stretch_bytes_ - offset_; }
 
   private:
     const char* stretches_[TILE_GROUPS];

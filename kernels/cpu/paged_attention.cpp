@@ -16,14 +16,19 @@
 
 namespace {
 
-// What a thread needs for a task. Scores and weights are those of at most TILE_ROWS rows.
+// Rows of a KV head that a tile is multiplied by before the next ones: while they are, the keys stay in
+// the L1 cache, and then the values.
+constexpr int64_t GROUP_TILES = 4;
+constexpr int64_t GROUP_ROWS = GROUP_TILES * TILE_ROWS;
+
+// What a thread needs for a task. Scores and weights are those of a group of rows.
 template <typename U>
 struct Scratch {
     using Unit = typename U::Unit;
 
     alignas(64) Unit queries[MAX_ROWS * MAX_HEAD_DIM / U::PER_UNIT];  // [kv_head][row][dim_units]
-    alignas(64) float scores[TILE_ROWS * KEY_TILE];
-    alignas(64) Unit weights[TILE_ROWS * KEY_TILE / U::PER_UNIT];
+    alignas(64) float scores[GROUP_ROWS * KEY_TILE];
+    alignas(64) Unit weights[GROUP_ROWS * KEY_TILE / U::PER_UNIT];
     alignas(64) Unit halves[TILE_GROUPS][MAX_HEAD_DIM];
     int64_t visible[MAX_ROWS];  // Lanes that each row of a KV head sees.
     Sums segment;
@@ -65,30 +70,34 @@ void attend_rows(const Attention<U>& a, const Tile<U>& tile, const Rows<U>& rows
                      sums.values + rows.first * dim);
 }
 
-// All rows of a task, as many at a time as fit into the registers.
+// All rows of a task, group by group. The next tile is fetched meanwhile: by the steps of the products,
+// or some of it before each group where more products follow than it takes.
 template <typename U>
 void attend_tile(const Attention<U>& a, const Task& task, TileWalk<U>& walk, Scratch<U>& s,
                  Sums& sums) {
     const int64_t num_rows = task.num_queries * a.heads_per_kv_head();
-    const int64_t num_groups = (num_rows + TILE_ROWS - 1) / TILE_ROWS;
+    const int64_t num_tiles = (num_rows + TILE_ROWS - 1) / TILE_ROWS;
+    const int64_t num_groups = (num_tiles + GROUP_TILES - 1) / GROUP_TILES;
     Ahead& ahead = walk.ahead();
-    if (num_groups > 1) ahead.take_rest();
+    const int64_t share = ahead.bytes_left() / (task.num_kv_heads * num_groups) + CACHE_LINE;
+    auto first_row = [&](int64_t group) {
+        return num_rows * (num_tiles * group / num_groups) / num_tiles;
+    };
     for (int64_t head = 0; head < task.num_kv_heads; ++head) {
         const Tile<U> tile = walk.tile().of_head(head, a.layout);
         for (int64_t group = 0; group < num_groups; ++group) {
-            const int64_t first = num_rows * group / num_groups;
-            const int64_t last = num_rows * (group + 1) / num_groups;
-            const int64_t row = head * num_rows + first;
-            const Rows<U> rows = {s.queries + row * a.dim_units(), s.visible + first, last - first,
-                                  row};
-            if (num_groups > 1) {
+            const int64_t first = first_row(group), row = head * num_rows + first;
+            const Rows<U> rows = {s.queries + row * a.dim_units(), s.visible + first,
+                                  first_row(group + 1) - first, row};
+            if (num_tiles > 1) {
+                ahead.fetch(share);
                 attend_rows<U, Slab>(a, tile, rows, ahead, s, sums);
             } else {
                 attend_rows<U, StreamedSlab>(a, tile, rows, ahead, s, sums);
             }
         }
     }
-    ahead.take_rest();
+    ahead.fetch(ahead.bytes_left());
     walk.advance();
 }
 
