@@ -37,6 +37,11 @@ no measure, unless it is so again and again."""
 _GUESSED_CONTEXT = 4096
 """Until long prompts tell: the tokens before a token that make it take twice as long."""
 
+_NUM_MEASURED = 3
+"""The last steps that only decoded, of which the middle one counts. Few, because rows take longer
+with each token that they have: what is not known of that counts as the prompt's, whose parts become
+ever smaller for it."""
+
 _MEASURED_EVERY = 32
 """Steps: where prompts never end, one in so many only decodes, so that its time stays known."""
 
@@ -70,8 +75,8 @@ class StepCost:
         if step.num_prompt_tokens:
             self._observe_prompts(num_decoding, step, taken_ns)
         else:
-            last_ns = self._decode_ns.setdefault(num_decoding.bit_length(), deque(maxlen=5))
-            last_ns.append(taken_ns)
+            size = num_decoding.bit_length()
+            self._decode_ns.setdefault(size, deque(maxlen=_NUM_MEASURED)).append(taken_ns)
 
     def _observe_prompts(self, num_decoding: int, step: PlannedStep, taken_ns: int) -> None:
         num_tokens, num_pairs = step.num_prompt_tokens, step.num_prompt_pairs

@@ -1,7 +1,7 @@
 """A scheduler on a device whose steps take a computed time; no clock, no sleep.
 
 seconds of a step = fixed + tokens · per_token + sampled rows · per_sample
-                    + Σ (token · its context) · per_pair
+                    + Σ (token · its context) · per_pair + Σ context · per_read
 """
 
 from collections import deque
@@ -28,15 +28,18 @@ class Speed:
     per_token_s: float = 0.54e-3
     per_sample_s: float = 0.38e-3
     per_pair_s: float = 0.3e-6
+    per_read_s: float = 0.0
+    """For each token in the cache of a row: keys and values come from memory, once a step."""
     free_tokens: int = 0
     """While a step has no more, it takes no longer: what memory-bound devices do."""
 
-    def step_s(self, num_tokens: int, num_samples: int, num_pairs: int) -> float:
+    def step_s(self, num_tokens: int, num_samples: int, num_pairs: int, num_read: int = 0) -> float:
         return (
             self.fixed_s
             + max(num_tokens - self.free_tokens, 0) * self.per_token_s
             + num_samples * self.per_sample_s
             + num_pairs * self.per_pair_s
+            + num_read * self.per_read_s
         )
 
 
@@ -135,14 +138,15 @@ class Simulation:
     def _execute(self, plan: step_pb2.StepPlan) -> step_pb2.StepResult:
         for added in plan.added_rows:
             self._rows[added.row] = added.request_key, 0
-        num_pairs = 0
+        num_pairs = num_read = 0
         for row, count in zip(plan.row, plan.num_new_tokens, strict=True):
             key, position = self._rows[row]
             num_pairs += count * position + count * count // 2
+            num_read += position
             self._rows[row] = key, position + count
         num_tokens = sum(plan.num_new_tokens)
         self.chunks.append(sum(count for count in plan.num_new_tokens if count > 1))
-        seconds = self.speed.step_s(num_tokens, sum(plan.needs_sample), num_pairs)
+        seconds = self.speed.step_s(num_tokens, sum(plan.needs_sample), num_pairs, num_read)
         seconds *= self.slowdown(plan.step_id)
         self.now_s += seconds
         for row, sample in zip(plan.row, plan.needs_sample, strict=True):

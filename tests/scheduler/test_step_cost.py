@@ -11,6 +11,10 @@ COMPUTE_BOUND = Speed()
 MEMORY_BOUND = Speed(
     fixed_s=5e-3, per_token_s=17e-6, per_sample_s=0.0, per_pair_s=1e-9, free_tokens=280
 )
+# Decoding takes the longer, the more there is to read: 30 ms for 31 rows of 64 tokens, 43 of 384.
+READ_BOUND = Speed(
+    fixed_s=12e-3, per_token_s=0.5e-3, per_sample_s=0.0, per_pair_s=0.24e-6, per_read_s=1.1e-6
+)
 LONG_PROMPT = 4096
 
 
@@ -75,6 +79,16 @@ def test_a_long_prompt_does_not_double_the_pauses_of_the_others(
     beside = simulation.pauses_s(keys, start_s, simulation.now_s)
     assert percentile(beside, 0.99) <= 2.0 * percentile(before, 0.5)
     assert simulation.ttft_s(long) <= 3.0 * ttft_alone_s(speed)
+
+
+@pytest.mark.parametrize("slowdown", [never_slower, noisy])
+def test_what_the_contexts_of_others_cost_more_and_more_is_not_put_down_to_a_long_prompt(
+    slowdown: Callable[[int], float],
+) -> None:
+    simulation, _ = with_streams(READ_BOUND, slowdown=slowdown)
+    long = simulation.submit(LONG_PROMPT, 1)
+    simulation.run_to_first_token(long)
+    assert simulation.ttft_s(long) <= 3.0 * ttft_alone_s(READ_BOUND)
 
 
 @pytest.mark.parametrize("context", [0, 500, 4000])
