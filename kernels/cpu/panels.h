@@ -3,6 +3,7 @@
 
 #include "ops.h"
 #include "parallel.h"
+#include "runs.h"
 #include "silu.h"
 #include "tile.h"
 
@@ -15,22 +16,28 @@ struct Piece {
     int64_t panel, first_row, num_rows;
 };
 
-// A product's pieces. The last ones, one for each thread, are cut smaller, so that threads end together.
-//
-// Rows of several blocks are taken panel by panel, so that few panels are read at a time. Of one block,
-// threads that take pieces in turn find theirs side by side: memory is read fastest in long stretches.
+// A product's pieces, panel by panel. The last ones, one for each thread, are cut smaller, so that threads
+// end together.
 class Pieces {
   public:
     Pieces(int64_t num_panels, int64_t num_rows, int64_t num_threads)
         : num_panels_(num_panels),
           num_rows_(num_rows),
-          num_threads_(num_threads),
           num_blocks_((num_rows + BLOCK_ROWS - 1) / BLOCK_ROWS),
           num_whole_(std::max<int64_t>(num_panels * num_blocks_ - num_threads, 0)),
           num_parts_(num_threads == 1 ? 1 : std::clamp<int64_t>(num_rows / TILE_ROWS, 1, MAX_PARTS)),
-          size_(num_whole_ + (num_panels * num_blocks_ - num_whole_) * num_parts_) {}
+          num_runs_(num_blocks_ > 1 ? 1 : num_threads) {}
 
-    int64_t size() const { return size_; }
+    int64_t size() const { return first_of(num_runs_); }
+
+    // Of a block of rows each thread has a run of panels. Several blocks are one run that all threads
+    // share, so that few panels are read at a time.
+    int64_t num_runs() const { return num_runs_; }
+    // The first piece of a run; of the one behind the last, the number of pieces.
+    int64_t first_of(int64_t run) const {
+        const int64_t i = num_panels_ * run / num_runs_ * num_blocks_;
+        return i + std::max<int64_t>(i - num_whole_, 0) * (num_parts_ - 1);
+    }
 
     Piece operator[](int64_t i) const {
         const int64_t cut = std::max<int64_t>(i - num_whole_, 0);
@@ -40,21 +47,13 @@ class Pieces {
         const int64_t begin = num_rows_ * block / num_blocks_;
         const int64_t rows = num_rows_ * (block + 1) / num_blocks_ - begin;
         const int64_t first = begin + rows * part / parts;
-        return {panel(whole / num_blocks_), first, begin + rows * (part + 1) / parts - first};
+        return {whole / num_blocks_, first, begin + rows * (part + 1) / parts - first};
     }
 
   private:
     static constexpr int64_t MAX_PARTS = 4;
 
-    // The number of the panel that is the i-th to be taken.
-    int64_t panel(int64_t i) const {
-        if (num_blocks_ > 1) return i;
-        const int64_t thread = i % num_threads_;
-        return num_panels_ / num_threads_ * thread + std::min(num_panels_ % num_threads_, thread) +
-               i / num_threads_;
-    }
-
-    int64_t num_panels_, num_rows_, num_threads_, num_blocks_, num_whole_, num_parts_, size_;
+    int64_t num_panels_, num_rows_, num_blocks_, num_whole_, num_parts_, num_runs_;
 };
 
 // Calls body(piece, next) for each piece; `next` is the panel that its thread comes to after that,
@@ -63,8 +62,12 @@ template <typename Body>
 void parallel_pieces(int64_t num_panels, int64_t num_rows, Body body) {
     const int64_t num_threads = thread_pool::num_threads();
     const Pieces pieces(num_panels, num_rows, num_threads);
-    parallel_for(pieces.size(), num_threads, [&](int64_t i) {
-        body(pieces[i], pieces[std::min(i + num_threads, pieces.size() - 1)].panel);
+    const int64_t step = num_threads / pieces.num_runs(), last = pieces.size() - 1;
+    Runs runs(pieces.num_runs(), [&](int64_t run) { return pieces.first_of(run); });
+    parallel_for(std::min(num_threads, pieces.size()), num_threads, [&](int64_t) {
+        runs.take(thread_pool::this_thread(), [&](int64_t i) {
+            body(pieces[i], pieces[std::min(i + step, last)].panel);
+        });
     });
 }
 

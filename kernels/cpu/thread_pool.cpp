@@ -35,6 +35,8 @@ void pause() {
 #endif
 }
 
+thread_local int64_t thread_number = 0;
+
 // Whether `is_true` became true while spinning.
 template <typename Condition>
 bool spin(Clock::duration limit, Condition is_true) {
@@ -150,6 +152,7 @@ class Pool {
 
     void work(int64_t number, int64_t of_threads) {
         cores_.take(number, of_threads);
+        thread_number = number + 1;
         uint64_t seen = 0;
         while (true) {
             auto is_new = [&] { return next_.load() / ONE_JOB != seen && !is_closed(); };
@@ -217,6 +220,8 @@ int64_t num_threads() {
     static_cast<void>(registered);
     return threads.load(std::memory_order_relaxed);
 }
+
+int64_t this_thread() { return thread_number; }
 
 void run(int64_t num_pieces, int64_t num_threads, void (*piece)(void*, int64_t), void* context) {
     if (num_threads <= 1 || num_pieces <= 1 || is_taken.exchange(true)) {

@@ -17,4 +17,7 @@ int64_t num_threads();
 void run(int64_t num_pieces, int64_t num_threads, void (*piece)(void* context, int64_t i),
          void* context);
 
+// The number of this thread among those of a job; a caller's is 0.
+int64_t this_thread();
+
 }  // namespace thread_pool

@@ -140,7 +140,7 @@ def test_a_row_has_the_same_bits_in_every_batch_and_with_any_number_of_threads(
     packed = pack_weight(weight, out_dtype=torch.float32, is_gated=is_gated)
     set_num_threads(1)
     alone = torch.cat([linear(row[None], packed) for row in x])
-    for num_threads in (1, 2, 3):
+    for num_threads in (1, 2, 3, 7):
         set_num_threads(num_threads)
         for num_rows in (2, 3, 4, 5, 6, 7, 11, 13, 64, 97, 230):
             assert torch.equal(linear(x[:num_rows], packed), alone[:num_rows])
