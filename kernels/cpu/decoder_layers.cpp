@@ -78,6 +78,7 @@ void attention(const Model& m, const Layer& layer, void* pages, const void* next
                const Step& step, const Activations& a, FetchAhead& ahead) {
     const int64_t q_size = m.num_heads * m.head_dim, kv_size = m.num_kv_heads * m.head_dim;
     const int64_t stride = q_size + 2 * kv_size;
+    fetch_while_waiting(layer.o_proj);
     product(layer.qkv_proj, a.hidden, a.wide, step.num_tokens, false, ahead);
     rope_and_store_kv(a.wide, at(a.wide, q_size, m.dtype), at(a.wide, q_size + kv_size, m.dtype),
                       m.cos_sin, step.positions, pages, step.slot_mapping,
@@ -87,11 +88,16 @@ void attention(const Model& m, const Layer& layer, void* pages, const void* next
                     step.query_start_loc, a.attended, step.num_requests, m.num_heads, m.num_kv_heads,
                     m.head_dim, m.block_size, stride, step.table_stride, m.scale, m.dtype);
     ahead.follow(next_pages);
+    fetch_while_waiting(layer.gate_up_proj);
     product(layer.o_proj, a.attended, a.residual, step.num_tokens, true, ahead);
 }
 
-void mlp(const Layer& layer, const Step& step, const Activations& a, FetchAhead& ahead) {
+// `next` is the layer that comes after this one, in this step or in the one to come.
+void mlp(const Layer& layer, const Layer& next, const Step& step, const Activations& a,
+         FetchAhead& ahead) {
+    fetch_while_waiting(layer.down_proj);
     product(layer.gate_up_proj, a.hidden, a.wide, step.num_tokens, false, ahead);
+    fetch_while_waiting(next.qkv_proj);
     product(layer.down_proj, a.wide, a.residual, step.num_tokens, true, ahead);
 }
 
@@ -114,7 +120,7 @@ extern "C" void hidden_states(const Model* model, const Layer* layers, void* con
         const void* next_pages = i + 1 < m.num_layers ? pages[i + 1] : nullptr;
         attention(m, layer, pages[i], next_pages, *step, a, ahead);
         norm(layer.post_attention_norm);
-        mlp(layer, *step, a, ahead);
+        mlp(layer, layers[(i + 1) % m.num_layers], *step, a, ahead);
     }
     profile::is_in_layers = false;
     last_norm(m, *step, a);

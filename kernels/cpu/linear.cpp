@@ -135,6 +135,14 @@ void product(const PackedWeight& weight, const void* x, void* out, int64_t num_r
     });
 }
 
+void fetch_while_waiting(const PackedWeight& weight) {
+    const int64_t element_bytes = weight.dtype == 0 ? 4 : 2;
+    const int64_t panel_bytes = weight.layout == Layout::PANELS
+                                    ? PANEL * weight.in_features * element_bytes
+                                    : quantized_panel_bytes(weight);
+    thread_pool::fetch_while_waiting(weight.data, panels_of(weight), panel_bytes);
+}
+
 template <typename R>
 void product(const void* x, int64_t num_rows, const R& result) {
     FetchAhead nothing;

@@ -210,17 +210,20 @@ void multiply_panel(const typename W::X* x, const uint8_t* panel, const uint8_t*
     }
 }
 
+template <typename W>
+int64_t panel_bytes(int64_t groups_per_row) {
+    return groups_per_row * W::GROUP_BYTES + W::PANEL_END_BYTES;
+}
+
 template <typename W, typename R>
 void multiply(const typename W::X* x, int64_t num_rows, int64_t groups_per_row, FetchAhead& ahead,
               const R& result) {
-    const int64_t units_bytes = groups_per_row * W::GROUP_BYTES;
     auto panel = [&](int64_t i) {
-        return static_cast<const uint8_t*>(result.weight.data) +
-               i * (units_bytes + W::PANEL_END_BYTES);
+        return static_cast<const uint8_t*>(result.weight.data) + i * panel_bytes<W>(groups_per_row);
     };
     parallel_pieces(panels_of(result.weight), num_rows, [&](const Piece& piece, int64_t next) {
         alignas(64) float sums[BLOCK_ROWS * PANEL];
-        const uint8_t* end = panel(piece.panel) + units_bytes;
+        const uint8_t* end = panel(piece.panel) + groups_per_row * W::GROUP_BYTES;
         multiply_panel<W>(x + piece.first_row * groups_per_row, panel(piece.panel), panel(next),
                           ahead, sums, piece.num_rows, groups_per_row);
         result.store(piece, [&](int64_t row, int64_t i) {
@@ -239,20 +242,28 @@ void quantize_and_multiply(const void* x, int64_t num_rows, FetchAhead& ahead, c
     multiply<W>(groups, num_rows, groups_per_row, ahead, result);
 }
 
+// Calls body with the kind of a quantized weight.
+template <typename Body>
+auto with_kind(Layout layout, Body body) {
+    if (layout == Layout::INT8) return body(Int8Weight());
+    if (layout == Layout::Q8) return body(Q8Weight());
+    return body(Q4Weight());
+}
+
 }  // namespace
+
+int64_t quantized_panel_bytes(const PackedWeight& weight) {
+    return with_kind(weight.layout, [&](auto kind) {
+        using W = decltype(kind);
+        return panel_bytes<W>(groups_of(weight.in_features, W::GROUP));
+    });
+}
 
 template <typename R>
 void quantized_product(const void* x, int64_t num_rows, FetchAhead& ahead, const R& result) {
-    switch (result.weight.layout) {
-        case Layout::INT8:
-            return quantize_and_multiply<Int8Weight>(x, num_rows, ahead, result);
-        case Layout::Q8:
-            return quantize_and_multiply<Q8Weight>(x, num_rows, ahead, result);
-        case Layout::Q4:
-            return quantize_and_multiply<Q4Weight>(x, num_rows, ahead, result);
-        case Layout::PANELS:
-            break;
-    }
+    with_kind(result.weight.layout, [&](auto kind) {
+        quantize_and_multiply<decltype(kind)>(x, num_rows, ahead, result);
+    });
 }
 
 template void quantized_product(const void*, int64_t, FetchAhead&, const Result<float>&);

@@ -8,3 +8,6 @@
 // there is to fetch.
 template <typename R>
 void quantized_product(const void* x, int64_t num_rows, FetchAhead& ahead, const R& result);
+
+// Of all outputs of a panel.
+int64_t quantized_panel_bytes(const PackedWeight& weight);

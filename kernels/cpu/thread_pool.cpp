@@ -1,6 +1,7 @@
 #include "thread_pool.h"
 
 #include "profile.h"
+#include "upcoming.h"
 
 #include <algorithm>
 #include <atomic>
@@ -35,6 +36,8 @@ void pause() {
 #endif
 }
 
+Upcoming upcoming;
+thread_local Upcoming::Reader upcoming_reader;
 thread_local int64_t thread_number = 0;
 
 // Whether `is_true` became true while spinning.
@@ -44,7 +47,7 @@ bool spin(Clock::duration limit, Condition is_true) {
     do {
         for (int i = 0; i < 32; ++i) {
             if (is_true()) return true;
-            pause();
+            if (!upcoming_reader.fetch(upcoming, thread_number, num_threads())) pause();
         }
     } while (Clock::now() < end);
     return is_true();
@@ -222,6 +225,10 @@ int64_t num_threads() {
 }
 
 int64_t this_thread() { return thread_number; }
+
+void fetch_while_waiting(const void* data, int64_t num_pieces, int64_t piece_bytes) {
+    upcoming.set(data, num_pieces, piece_bytes);
+}
 
 void run(int64_t num_pieces, int64_t num_threads, void (*piece)(void*, int64_t), void* context) {
     if (num_threads <= 1 || num_pieces <= 1 || is_taken.exchange(true)) {

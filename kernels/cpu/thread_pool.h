@@ -20,4 +20,8 @@ void run(int64_t num_pieces, int64_t num_threads, void (*piece)(void* context, i
 // The number of this thread among those of a job; a caller's is 0.
 int64_t this_thread();
 
+// What threads that wait fetch into their L2 caches from now on, see upcoming.h: of so many pieces thread i
+// of n reads num_pieces * i / n and those that follow.
+void fetch_while_waiting(const void* data, int64_t num_pieces, int64_t piece_bytes);
+
 }  // namespace thread_pool
