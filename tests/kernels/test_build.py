@@ -2,11 +2,11 @@
 
 import ctypes
 import fcntl
+import functools
 import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -40,11 +40,12 @@ def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def fresh_library() -> Iterator[None]:
-    """`library.load` forgets what it loaded, before the test and after it."""
-    library.load.cache_clear()
-    yield
-    library.load.cache_clear()
+def fresh_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`library.load` has loaded nothing yet; after the test it has what it had before.
+
+    To forget that as well would have somebody build all kernels again, in a test's own cache.
+    """
+    monkeypatch.setattr(library, "load", functools.cache(library.load.__wrapped__))
 
 
 def compiler_script(folder: Path, body: str) -> Path:
