@@ -40,6 +40,12 @@ def own_cluster(tmp_path_factory: pytest.TempPathFactory, demo_model: Path) -> I
         yield cluster
 
 
+@pytest.fixture(scope="module")
+def undisturbed(own_cluster: Cluster) -> str:
+    """The text of a stream whose worker is left alone."""
+    return streamed(own_cluster, lambda: None)
+
+
 def stop_main_thread(process: psutil.Process) -> None:
     """Stop the thread that runs the steps within a kernel, as one that never ends would be.
 
@@ -104,16 +110,16 @@ def wait_for_line(cluster: Cluster, words: str, *, after: int) -> None:
         time.sleep(0.05)
 
 
-def test_streams_go_on_when_a_step_hangs(own_cluster: Cluster) -> None:
-    undisturbed = streamed(own_cluster, lambda: None)
+def test_streams_go_on_when_a_step_hangs(own_cluster: Cluster, undisturbed: str) -> None:
     hung, begun = own_cluster.process_of("worker"), len(own_cluster.log)
     assert streamed(own_cluster, lambda: stop_main_thread(hung)) == undisturbed
     assert not hung.is_running()
     assert f"(--step-timeout-s {STEP_TIMEOUT_S}); last seen forward" in own_cluster.log[begun:]
 
 
-def test_streams_go_on_when_a_worker_that_stood_still_goes_on(own_cluster: Cluster) -> None:
-    undisturbed = streamed(own_cluster, lambda: None)
+def test_streams_go_on_when_a_worker_that_stood_still_goes_on(
+    own_cluster: Cluster, undisturbed: str
+) -> None:
     worker, begun = own_cluster.process_of("worker"), len(own_cluster.log)
 
     def stand_still() -> None:
@@ -126,8 +132,9 @@ def test_streams_go_on_when_a_worker_that_stood_still_goes_on(own_cluster: Clust
     assert not worker.is_running()
 
 
-def test_streams_go_on_when_a_worker_stands_still_for_good(own_cluster: Cluster) -> None:
-    undisturbed = streamed(own_cluster, lambda: None)
+def test_streams_go_on_when_a_worker_stands_still_for_good(
+    own_cluster: Cluster, undisturbed: str
+) -> None:
     worker, begun = own_cluster.process_of("worker"), len(own_cluster.log)
     assert streamed(own_cluster, worker.suspend) == undisturbed
     assert not worker.is_running()

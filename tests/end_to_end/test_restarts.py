@@ -32,12 +32,12 @@ def complete(cluster: Cluster, max_tokens: int) -> str:
 
 
 def test_streams_go_on_when_the_worker_is_killed(own_cluster: Cluster) -> None:
-    undisturbed = complete(own_cluster, 200)
+    undisturbed = complete(own_cluster, 100)
     received = []
     with httpx.stream(
         "POST",
         own_cluster.base_url + "/v1/completions",
-        json=BODY | {"max_tokens": 200, "stream": True, "return_token_ids": True},
+        json=BODY | {"max_tokens": 100, "stream": True, "return_token_ids": True},
         timeout=120,
     ) as response:
         for line in response.iter_lines():
