@@ -42,7 +42,7 @@ NUM_OUTPUTS = 2
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Saved:
     """A tiny model as a directory and as transformers has it."""
     path = tmp_path_factory.mktemp("tiny")
-    return path, save_tiny_llama(path)
+    return path, save_tiny_llama(path, num_hidden_layers=1)
 
 
 def settings_for(
