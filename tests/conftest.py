@@ -31,7 +31,7 @@ def demo_model() -> Path:
 def demo_in_transformers(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Model and tokenizer that transformers makes of the GGUF file, float32, in its own format.
 
-    To read the file takes it 15 s of computing: one process of a test run does, for all of them.
+    To read the file takes it 10 s of computing: one process of a test run does, for all of them.
     """
     own = tmp_path_factory.getbasetemp()
     # pytest-xdist gives each process a folder within that of the run.
@@ -51,8 +51,10 @@ def convert(gguf_path: Path, folder: Path) -> None:
 
     source, unfinished = gguf_path.parent, folder.with_suffix(".unfinished")
     with pytest.MonkeyPatch.context() as patch:
-        # It is opened four times, and each time all of its vocabulary is read.
-        patch.setattr(gguf, "GGUFReader", functools.cache(gguf.GGUFReader))
+        # It is opened four times, and each time all of its vocabulary is read; the names of all
+        # tensors are made for each module.
+        for name in ("GGUFReader", "get_tensor_name_map"):
+            patch.setattr(gguf, name, functools.cache(getattr(gguf, name)))
         tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=gguf_path.name)
         model = AutoModelForCausalLM.from_pretrained(
             source, gguf_file=gguf_path.name, dtype=torch.float32
