@@ -102,16 +102,12 @@ def check_output(
         stop_token_ids=request.stop_token_ids,
         bad_words=request.bad_words,
     )
-    expected = [
-        _draw(
-            reference_logits(logits[position - 1], added, prompt, output[: position - len(prompt)]),
-            request.sampling,
-            seed,
-            position,
-        )
-        for position in range(len(prompt), len(prompt) + len(output))
+    positions = range(len(prompt), len(prompt) + len(output))
+    rows = [
+        reference_logits(logits[position - 1], added, prompt, output[: position - len(prompt)])
+        for position in positions
     ]
-    assert output == expected
+    assert output == _drawn(torch.stack(rows), request.sampling, seed, positions)
     assert STOP not in output[:-1]
     assert output[-1] == STOP or len(output) == request.max_tokens
 
@@ -132,14 +128,18 @@ def check_logprobs(
             assert each.logprob == pytest.approx(float(ranked[each.rank - 1]), abs=1e-4)
 
 
-def _draw(logits: Tensor, sampling: common_pb2.SamplingParams, seed: int, position: int) -> int:
-    token = sample_reference(
-        logits[None],
-        torch.tensor([sampling.temperature]),
-        torch.tensor([sampling.top_k], dtype=torch.int32),
-        torch.tensor([1.0]),
-        torch.tensor([sampling.min_p]),
-        torch.tensor([seed]),
-        torch.tensor([position]),
-    )
-    return int(token)
+def _drawn(
+    logits: Tensor, sampling: common_pb2.SamplingParams, seed: int, positions: Sequence[int]
+) -> list[int]:
+    """Return the token of each position; logits: [len(positions), vocab_size]."""
+    num_rows = len(positions)
+    tokens: list[int] = sample_reference(
+        logits,
+        torch.full((num_rows,), sampling.temperature),
+        torch.full((num_rows,), sampling.top_k, dtype=torch.int32),
+        torch.ones(num_rows),
+        torch.full((num_rows,), sampling.min_p),
+        torch.full((num_rows,), seed),
+        torch.tensor(positions),
+    ).tolist()
+    return tokens
