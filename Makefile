@@ -60,10 +60,20 @@ test-fast: install
 	$(BIN)/pytest -n $$((($$(getconf _NPROCESSORS_ONLN) * 3 + 1) / 2)) -m "not slow and not gpu" \
 		$(addprefix --ignore=,$(SLOW_FOLDERS))
 
-# The slow ones start whole clusters: two at a time, and those of one file share theirs.
+# Those that take longest begin first, so that none is left alone at the end.
+LONGEST_FILES := $(addprefix tests/,benchmarks/test_aot_table.py end_to_end/test_exactness.py \
+	end_to_end/test_hung_workers.py worker/test_demo_model.py docs/test_commands.py \
+	end_to_end/test_openapi.py worker/test_sampling_with_scheduler.py end_to_end/test_restarts.py)
+# No other file is imported to find that nothing in it is slow.
+SLOW_FILES = $(LONGEST_FILES) $(filter-out $(LONGEST_FILES),$(sort \
+	$(shell grep -rl --include='test_*.py' 'mark\.slow' tests)))
+
+# The slow ones start whole clusters, and wait for them: three at a time, and those of one file
+# share theirs.
 test: test-fast
 	$(BIN)/pytest -n $$(getconf _NPROCESSORS_ONLN) $(INTERPRETED_FOLDERS)
-	$(BIN)/pytest -n 2 --dist loadfile -m "slow and not gpu" --durations=15
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder -m "slow and not gpu" \
+		--durations=15 $(SLOW_FILES)
 
 serve: install
 	$(BIN)/octavo serve demo
