@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 
 from octavo.curve import CurveKeys
 from octavo.frames import BEAT_S, LOST_AFTER_BEATS, BrokenFrames, envelope
+from octavo.log_limit import LogLimit
 from octavo.v1 import step_pb2
 
 from .handshake import refusal
@@ -74,6 +75,7 @@ class WorkerClient:
         self._is_whole = asyncio.Event()
         self._results: asyncio.Queue[step_pb2.StepResult | WorkersLost] = asyncio.Queue()
         self._log = structlog.get_logger()
+        self._limit = LogLimit()
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._socket.fileno(), self._receive_all)
         self._beat_handle = self._loop.call_later(BEAT_S, self._beat)
@@ -192,7 +194,8 @@ class WorkerClient:
             self._welcome(known)
             return
         if (reason := refusal(ready, self._first, self.epoch)) is not None:
-            self._log.error("refused a worker", worker=_name(ready), reason=reason)
+            if self._limit.allows(identity):
+                self._log.error("refused a worker", worker=_name(ready), reason=reason)
             self._answer(identity, _refused(reason))
             return
         if known is not None:

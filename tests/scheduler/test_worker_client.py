@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 
 from octavo.frames import LOST_AFTER_BEATS
 from octavo.scheduler import worker_client
@@ -75,6 +76,17 @@ async def test_a_worker_of_another_protocol_is_refused_and_the_next_may_join(
         assert "speaks protocol version 77" in await old.join_in_vain()
         await new.join()
         await workers.ready()
+
+
+async def test_a_worker_that_is_refused_again_and_again_does_not_fill_the_log(
+    workers: WorkerClient, endpoint: str
+) -> None:
+    with capture_logs() as log:
+        async with SocketWorker(endpoint) as old:
+            old.ready.protocol_version = 77
+            for _ in range(20):
+                await old.join_in_vain()
+    assert 1 <= len([line for line in log if line["event"] == "refused a worker"]) < 20
 
 
 async def test_ready_said_twice_is_welcomed_twice_and_disturbs_nothing(
