@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .rows import PlanColumns
+from .plan_columns import PlanColumns
 
 NO_ROW = -1
 

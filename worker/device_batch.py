@@ -13,7 +13,8 @@ from .cuda_graphs import NO_ROW
 from .device_rows import DeviceRows
 from .device_stream import DeviceStream
 from .models.decoder import StepInput
-from .rows import PlanColumns, RowLimits
+from .plan_columns import PlanColumns
+from .rows import RowLimits
 from .run_list import RunList
 from .sampled_rows import SampledRows
 

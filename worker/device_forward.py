@@ -26,7 +26,7 @@ from .device_stream import DeviceStream
 from .logprobs import PromptRun
 from .models.decoder import Decoder
 from .piecewise_graphs import PiecewiseGraphs, piece_sizes, with_tokens
-from .rows import PlanColumns
+from .plan_columns import PlanColumns
 from .step_parts import halves, run_in_parts, try_twice
 
 

@@ -32,8 +32,9 @@ from .device_step import DeviceStep, StepOutput
 from .device_stream import DeviceStream
 from .logprobs import prompt_runs
 from .models.decoder import Decoder
+from .plan_columns import PlanColumns
 from .row_changes import add_changes, add_forks
-from .rows import PlanColumns, Rows
+from .rows import Rows
 from .run_list import RunList
 from .sampled_rows import SampledRows
 

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from octavo.v1 import common_pb2, step_pb2
 
+from .plan_columns import PlanColumns
 from .row_sampling import NO_LOGPROBS
-from .rows import PlanColumns, Rows
+from .rows import Rows
 
 Logits = NDArray[np.float32]
 

@@ -13,8 +13,9 @@ from octavo.v1 import step_pb2
 from .logprobs import prompt_logprobs, prompt_runs, sampled_logprobs
 from .mock_device import MockDevice
 from .pending_step import FinishedStep, PendingStep
+from .plan_columns import PlanColumns
 from .row_sampling import NO_LOGPROBS
-from .rows import PlanColumns, RowLimits, Rows
+from .rows import RowLimits, Rows
 from .settings import WorkerSettings
 
 _DEFAULT_MAX_MODEL_LEN = 8192

@@ -22,7 +22,7 @@ from octavo.kernels.paged_tokens import PagedTokens
 
 from .cuda_graphs import NO_ROW, Graph, GraphRecorder
 from .models.decoder import StepInput
-from .rows import PlanColumns
+from .plan_columns import PlanColumns
 
 # With more tokens a GPU takes longer for a launch than the host; reasoned, not yet measured.
 _MAX_TOKENS = 512

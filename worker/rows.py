@@ -26,7 +26,7 @@ from .plan_columns import PlanColumns
 from .row_sampling import RowSampling
 from .undo_log import UndoLog
 
-__all__ = ["BadPlan", "PlanColumns", "RowLimits", "Rows"]
+__all__ = ["BadPlan", "RowLimits", "Rows"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from octavo.v1.step_pb2 import StepPlan
 
-from .rows import PlanColumns
+from .plan_columns import PlanColumns
 
 Index = NDArray[np.intp]
 

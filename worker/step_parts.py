@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from .rows import PlanColumns
+from .plan_columns import PlanColumns
 
 Part = TypeVar("Part")
 Result = TypeVar("Result")

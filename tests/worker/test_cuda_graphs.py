@@ -14,7 +14,7 @@ from torch import Tensor
 
 from octavo.worker import cuda_graphs
 from octavo.worker.cuda_graphs import DecodeGraphs, filled_up, graph_sizes
-from octavo.worker.rows import PlanColumns
+from octavo.worker.plan_columns import PlanColumns
 
 SIZES = [1, 2, 4, 8]
 BETWEEN = cuda_graphs._STEPS_BETWEEN_CAPTURES

@@ -17,7 +17,7 @@ from octavo.kernels.device_layers import Activations
 from octavo.kernels.paged_tokens import PagedTokens
 from octavo.worker.models.decoder import StepInput
 from octavo.worker.piecewise_graphs import PiecewiseGraphs, piece_sizes, with_tokens
-from octavo.worker.rows import PlanColumns
+from octavo.worker.plan_columns import PlanColumns
 
 SIZES, NUM_LAYERS = [4, 8, 12], 3
 

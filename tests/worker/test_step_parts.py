@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from octavo.worker.rows import PlanColumns
+from octavo.worker.plan_columns import PlanColumns
 from octavo.worker.step_parts import halves, run_in_parts, slice_halves, try_twice
 
 counts = st.lists(st.integers(1, 40), min_size=1, max_size=12)
