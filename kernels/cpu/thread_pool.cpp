@@ -166,7 +166,7 @@ class Pool {
                 --num_sleeping_;
             }
             seen = next_.load() / ONE_JOB;
-            if (number < max_workers_.load(std::memory_order_acquire)) take_pieces();
+            take_pieces();
         }
     }
 
@@ -180,6 +180,8 @@ class Pool {
             const auto piece = piece_.load(std::memory_order_acquire);
             void* const context = context_.load(std::memory_order_acquire);
             if (i == int64_t(PIECE) || i >= num_pieces) return;
+            // Told of the job that the piece is of: a thread that comes late may have been one of the last.
+            if (thread_number > max_workers_.load(std::memory_order_acquire)) return;
             if (!next_.compare_exchange_weak(next, next + 1)) continue;
             piece(context, i);
             if (num_done_.fetch_add(1) + 1 == num_pieces && caller_sleeps_.load()) {

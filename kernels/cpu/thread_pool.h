@@ -17,7 +17,7 @@ int64_t num_threads();
 void run(int64_t num_pieces, int64_t num_threads, void (*piece)(void* context, int64_t i),
          void* context);
 
-// The number of this thread among those of a job; a caller's is 0.
+// The number of this thread among those of a job, below num_threads; a caller's is 0.
 int64_t this_thread();
 
 // What threads that wait fetch into their L2 caches from now on, see upcoming.h: of so many pieces thread i
