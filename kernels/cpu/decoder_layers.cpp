@@ -25,7 +25,7 @@ struct Model {
     int32_t dtype;
 };
 
-// `wanted` are the tokens that go on to the head; null: all.
+// `wanted` are the tokens that go on to the head; null: the first ones, which are all or none.
 struct Step {
     const int32_t* input_ids;
     const int64_t *positions, *slot_mapping, *wanted;
@@ -58,7 +58,7 @@ void last_norm(const Model& m, const Step& step, const Activations& a) {
         rms_norm(at(a.residual, token * m.hidden_size, m.dtype), m.norm,
                  at(a.hidden, place * m.hidden_size, m.dtype), num_rows, m.hidden_size, m.eps, m.dtype);
     };
-    if (step.wanted == nullptr) return norm(0, 0, step.num_tokens);
+    if (step.wanted == nullptr) return norm(0, 0, step.num_wanted);
     for (int64_t i = 0; i < step.num_wanted; ++i) norm(step.wanted[i], i, 1);
 }
 

@@ -178,6 +178,7 @@ def check(shape: Shape, dtype: torch.dtype, *, slack: float) -> None:
     assert_close(
         decoder.hidden_states(new, paged(ROWS), wanted[-2:]), expected[[0, -1]], slack=slack
     )
+    assert decoder.hidden_states(new, paged(ROWS), wanted[:0]).shape == (0, shape.hidden)
 
 
 @DTYPES
