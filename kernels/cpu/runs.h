@@ -39,8 +39,8 @@ class Runs {
     }
 
   private:
-    // The first piece and the end, in one word. No piece is taken twice, so no word with pieces comes back
-    // while somebody exchanges it.
+    // The first piece and the end, in one word. It is all there is to a run: whoever exchanges it has the
+    // pieces that it says, even if they were in another run meanwhile. An empty one only its thread fills.
     struct alignas(64) Run : std::atomic<uint64_t> {};
 
     static uint64_t packed(uint64_t first, uint64_t end) { return first << 32 | end; }
