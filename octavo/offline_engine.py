@@ -28,7 +28,9 @@ _ROUTER_ID = bytes(16)
 _UNLIMITED = 2**63
 
 # How long what steps bring may wait to be read: all of it is then one event for each output.
-_READ_INTERVAL_S = 0.2
+# Shorter where text may end a request, which is computed in vain until then.
+_READ_INTERVAL_S = 1.0
+_STOP_INTERVAL_S = 0.2
 
 Request = inference_pb2.GenerateRequest | inference_pb2.ChatRequest
 
@@ -155,6 +157,8 @@ class OfflineEngine:
         if self._failure is not None:
             raise InternalError(f"the engine failed before: {self._failure}; make a new LLM")
         calls: list[asyncio.Task[RequestOutput]] = []
+        has_stops = any(request.options.stop.stop for request in requests)
+        interval_s = _STOP_INTERVAL_S if has_stops else _READ_INTERVAL_S
         try:
             for request in requests:
                 reader = _Reader(request)
@@ -163,7 +167,7 @@ class OfflineEngine:
             answers = asyncio.gather(*calls)
             read_s = time.monotonic()
             while not answers.done():
-                if not self._step() or time.monotonic() - read_s > _READ_INTERVAL_S:
+                if not self._step() or time.monotonic() - read_s > interval_s:
                     # The calls take what the steps brought, and an interrupt is noticed.
                     await asyncio.sleep(0)
                     read_s = time.monotonic()

@@ -1,6 +1,7 @@
 """Tests of LLM, on a tiny model, against transformers and the same text decoded at once."""
 
 import asyncio
+import gc
 import subprocess
 import sys
 import threading
@@ -167,6 +168,13 @@ def test_the_queue_of_a_server_does_not_bound_a_call(
     llm = LLM(str(path), max_num_seqs=2)
     assert len(llm.generate([PROMPT] * 8, GREEDY)) == 8
     llm.close()
+
+
+def test_while_a_model_is_there_no_garbage_is_looked_for_in_what_was_loaded(path: Path) -> None:
+    llm = LLM(str(path), num_gpu_blocks_override=8)
+    assert gc.get_freeze_count() > 0
+    llm.close()
+    assert gc.get_freeze_count() == 0
 
 
 def test_an_error_names_the_field_and_the_next_call_is_served(llm: LLM) -> None:
