@@ -49,26 +49,28 @@ def main(*, json_path: Path = DEFAULT_PATH, svg_path: Path | None = None) -> Non
 
 
 def charts(rows: Rows) -> list[Chart]:
-    """Return one chart for each workload; an engine's speed is the mean of its rows' medians."""
-    speeds: dict[str, dict[str, list[float]]] = {}
-    titles = {}
-    for row in rows.values():
-        of_workload = speeds.setdefault(row["workload"], {})
-        titles[row["workload"]] = f"{row['workload']}: {row['title']}, {row['unit']}"
-        for engine, speed in row["median_tokens_per_s"].items():
-            of_workload.setdefault(engine, []).append(speed)
-    return [
-        Chart(
-            titles[name],
-            dict(
-                sorted(
-                    ((engine, sum(each) / len(each)) for engine, each in of_workload.items()),
-                    key=lambda item: -item[1],
-                )
-            ),
-        )
-        for name, of_workload in sorted(speeds.items(), key=lambda item: _ORDER.index(item[0]))
-    ]
+    """Return one chart for each workload."""
+    return [_chart(name, of_workload) for name, of_workload in _by_workload(rows)]
+
+
+def _chart(name: str, rows: list[dict[str, Any]]) -> Chart:
+    engines = {engine for row in rows for engine in row["median_tokens_per_s"]}
+    speeds = {engine: _row_of(rows, engine)["median_tokens_per_s"][engine] for engine in engines}
+    return Chart(
+        f"{name}: {rows[0]['title']}, {rows[0]['unit']}",
+        dict(sorted(speeds.items(), key=lambda item: (-item[1], item[0]))),
+    )
+
+
+def _by_workload(rows: Rows) -> list[tuple[str, list[dict[str, Any]]]]:
+    names = sorted({row["workload"] for row in rows.values()}, key=_ORDER.index)
+    return [(name, [row for row in rows.values() if row["workload"] == name]) for name in names]
+
+
+def _row_of(rows: list[dict[str, Any]], engine: str) -> dict[str, Any]:
+    """Return the row that tells an engine's speed: where runs differ, that of the most rounds."""
+    known = [row for row in rows if engine in row["median_tokens_per_s"]]
+    return max(known, key=lambda row: int(row["rounds"]))
 
 
 def svg(charts: list[Chart]) -> str:
@@ -107,23 +109,23 @@ def table(rows: Rows) -> str:
 
     A peer's cell has Octavo's ratio to it in the same bits, where both have been measured.
     """
-    workloads = {row["workload"]: row for row in rows.values()}
     theirs = list(dict.fromkeys(row["theirs"] for row in rows.values()))
     theirs.sort(key=lambda engine: (_PEERS_ORDER.index(engine.partition(":")[0]), engine))
     lines = [
         f"| | Octavo | {' | '.join(engine.replace(':', ' ') for engine in theirs)} |",
         "|" + "---|" * (2 + len(theirs)),
     ]
-    for name, any_row in sorted(workloads.items(), key=lambda item: _ORDER.index(item[0])):
-        of_workload = [row for row in rows.values() if row["workload"] == name]
-        cells = [f"{any_row['title']}, {any_row['unit']}", _our_cell(of_workload)]
+    for _, of_workload in _by_workload(rows):
+        title, unit = of_workload[0]["title"], of_workload[0]["unit"]
+        cells = [f"{title}, {unit}", _our_cell(of_workload)]
         cells += [_their_cell(of_workload, engine) for engine in theirs]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def _our_cell(rows: list[dict[str, Any]]) -> str:
-    speeds = {row["ours"]: _speed(row, row["ours"]) for row in rows}
+    engines = dict.fromkeys(row["ours"] for row in rows)
+    speeds = {engine: _speed(_row_of(rows, engine), engine) for engine in engines}
     return ", ".join(f"{engine.partition(':')[2]} {text}" for engine, text in speeds.items())
 
 
@@ -134,7 +136,7 @@ def _their_cell(rows: list[dict[str, Any]], engine: str) -> str:
     kind = engine.partition(":")[2]
     same_bits = f"{OURS}:{_SAME_BITS.get(kind, kind)}"
     ratios = [f": **{row['ratio']:.2f} ×**" for row in rows if row["ours"] == same_bits]
-    return _speed(rows[0], engine) + "".join(ratios)
+    return _speed(_row_of(rows, engine), engine) + "".join(ratios)
 
 
 def _speed(row: dict[str, Any], engine: str) -> str:

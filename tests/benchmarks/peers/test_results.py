@@ -62,6 +62,14 @@ def test_a_later_measurement_replaces_its_own_rows_only(tmp_path: Path) -> None:
     }
 
 
+def test_of_two_runs_chart_and_table_show_the_speed_of_the_one_with_more_rounds() -> None:
+    other = Comparison(WORKLOAD, ("octavo:bf16", "llama.cpp:bf16"), 3)
+    rows = measured() | rows_of(other, {engine: runs(4.0) for engine in other.engines}, {})
+    (chart,) = charts(rows)
+    assert chart.speeds["octavo:bf16"] == 50
+    assert "| bf16 50.0, int8 400 |" in table(rows)
+
+
 def test_bars_are_as_long_as_their_figures() -> None:
     root = ElementTree.fromstring(svg(charts(measured())))
     bars = [float(each.attrib["width"]) for each in root if each.attrib.get("rx")]
