@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .child_process import ChildCommand
+from .cores import step_loop_core
 from .ports import join_host_port
 from .serve_settings import ServeSettings
 
@@ -106,6 +107,7 @@ class Cluster:
         yield from (sys.executable, "-P", "-m", "octavo.cli", process)
         for name, value in self._wiring(process).items():
             yield from _flags(name, value)
+        yield from _flags("step_loop_core", step_loop_core(self.settings.cpu_threads))
         for name in (*FLAGS[process], *FLAGS_OF_ALL):
             yield from _flags(name, getattr(self.settings, name))
 

@@ -13,7 +13,7 @@ from .serve_settings import ServeSettings
 from .settings import ProcessSettings
 
 # Set by `octavo serve` itself, or for tests.
-_HIDDEN = {"ready_fd", "failpoints", "mock"}
+_HIDDEN = {"ready_fd", "step_loop_core", "failpoints", "mock"}
 _SECRET = {"api_key"}
 
 _COMMON = {field.name for field in dataclasses.fields(ProcessSettings)}

@@ -22,5 +22,7 @@ class ProcessSettings:
     """YAML file that gives flags; the command line and the environment go before it."""
     ready_fd: Annotated[int | None, Parameter(show=False)] = None
     """File descriptor that start-up stages are reported on; set by `octavo serve`."""
+    step_loop_core: Annotated[int | None, Parameter(show=False)] = None
+    """Core that the worker's step loop has to itself; set by `octavo serve`."""
     failpoints: Annotated[tuple[str, ...], Parameter(show=False)] = field(default=())
     """For tests: NAME=ACTION with an action of `exit`, `raise` or `delay:SECONDS`."""

@@ -12,6 +12,7 @@ from typing import TypeVar
 import structlog
 
 from . import failpoints
+from .cores import leave_core
 from .logs import configure_logging
 from .run import run
 from .settings import ProcessSettings
@@ -92,9 +93,16 @@ def run_service(
     """
     configure_logging(settings)
     failpoints.activate(settings.failpoints)
-    # What the start made lives as long as the process. A full collection that looked at all of it
-    # would stop every stream for 20 ms and more.
-    report = StartupReport(settings.ready_fd, on_ready=gc.freeze)
+
+    def settle() -> None:
+        # What the start made lives as long as the process. A full collection that looked at all of
+        # it would stop every stream for 20 ms and more.
+        gc.freeze()
+        # Not before: while they start, all processes may use all cores.
+        if settings.step_loop_core is not None:
+            leave_core(settings.step_loop_core)
+
+    report = StartupReport(settings.ready_fd, on_ready=settle)
     try:
         run(serve(settings, report), use_uvloop=use_uvloop)
     except StartupError as error:

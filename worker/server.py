@@ -8,6 +8,7 @@ from typing import Annotated
 import cyclopts
 import structlog
 
+from octavo.cores import take_core
 from octavo.curve import CurveKeys
 from octavo.metrics_server import serve_metrics
 from octavo.model_files import locate_model
@@ -67,4 +68,6 @@ async def _work(
     async with SchedulerClient(endpoint, ready, rank=settings.rank, keys=keys) as scheduler:
         epoch = await scheduler.welcomed()
         report.ready(f"{ready.device}, {ready.dtype}, epoch {epoch}")
+        if settings.step_loop_core is not None:
+            take_core(settings.step_loop_core)
         await StepLoop(runner, scheduler, metrics).run()

@@ -75,7 +75,7 @@ def test_each_process_explains_its_flags(
     assert run_cli(monkeypatch, service, "--help") == 0
     shown = capsys.readouterr().out
     settings = get_type_hints(importlib.import_module(f"octavo.{service}.server").main)["settings"]
-    hidden = {"ready_fd", "failpoints", "mock"}
+    hidden = {"ready_fd", "step_loop_core", "failpoints", "mock"}
     for name in set(settings.__dataclass_fields__) - hidden:
         assert "--" + name.replace("_", "-") in shown
     assert "--ready-fd" not in shown

@@ -13,7 +13,15 @@ from octavo.cluster import FLAGS, FLAGS_OF_ALL, Cluster
 from octavo.serve_settings import ServeSettings
 
 # What serve needs for itself, and does not pass on.
-_OWN = {"offline", "revision", "served_model_name", "dry_run", "config", "ready_fd"}
+_OWN = {
+    "offline",
+    "revision",
+    "served_model_name",
+    "dry_run",
+    "config",
+    "ready_fd",
+    "step_loop_core",
+}
 
 
 def cluster(**flags: Any) -> Cluster:
@@ -94,6 +102,18 @@ def test_the_processes_find_one_another() -> None:
     assert worker.scheduler_endpoint == scheduler.worker_endpoint
     assert scheduler.served_model_name == ("demo",)
     assert worker.model == "/models/x.gguf"
+
+
+@pytest.mark.parametrize(
+    ("cores", "cpu_threads", "expected"),
+    [({2, 5}, None, 2), ({2, 5}, 2, 2), ({2, 5}, 1, None), ({5}, None, None)],
+)
+def test_all_processes_know_which_core_is_the_step_loop_s(
+    cores: set[int], cpu_threads: int | None, expected: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: cores)
+    made = cluster(cpu_threads=cpu_threads)
+    assert {settings_of(process, made).step_loop_core for process in FLAGS} == {expected}
 
 
 @pytest.mark.parametrize(("first", "expected"), [(0, (0, 0, 0)), (9101, (9101, 9102, 9103))])
