@@ -1,8 +1,9 @@
 """A served model as the router sees it: its files, and what its engines say."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 from octavo.block_hash import extend_chain, root_hash
@@ -14,6 +15,10 @@ from .loaded_model import LoadedModel
 from .prompt_validation import ValidConversation, check_fits_context, max_prompt_bytes
 from .tokenizer import Tokenizer
 from .validation import ValidOptions
+
+# A thread is worth its hop, 0.1 ms, from 250 characters or 3,000 token ids on.
+_SHORT_CHARACTERS = 400
+_SHORT_TOKENS = 2048
 
 
 class HashScheme(NamedTuple):
@@ -41,7 +46,7 @@ class EncodedPrompt:
 
 
 class ServedModel:
-    """Encodes prompts. What takes long runs on a thread, in one hop for each request.
+    """Encodes prompts. What takes long runs on a thread, in one hop for a request.
 
     Attributes:
         info: of the engine with the longest context: what that cannot take, none can.
@@ -67,20 +72,19 @@ class ServedModel:
         return self.info.served_names[0]
 
     async def encode_text(self, text: str, options: ValidOptions) -> EncodedPrompt:
-        return await asyncio.to_thread(
-            self._encode, text, "prompt", options, add_special_tokens=True
-        )
+        encode = partial(self._encode, text, "prompt", options, add_special_tokens=True)
+        return await _finished(encode, options, is_short=len(text) <= _SHORT_CHARACTERS)
 
     async def encode_conversation(
         self, conversation: ValidConversation, options: ValidOptions
     ) -> EncodedPrompt:
         text = await self.render(conversation)
-        return await asyncio.to_thread(
-            self._encode, text, "messages", options, add_special_tokens=False
-        )
+        encode = partial(self._encode, text, "messages", options, add_special_tokens=False)
+        return await _finished(encode, options, is_short=len(text) <= _SHORT_CHARACTERS)
 
     async def encode_token_ids(self, token_ids: list[int], options: ValidOptions) -> EncodedPrompt:
-        return await asyncio.to_thread(self._finish, token_ids, "prompt", options)
+        finish = partial(self._finish, token_ids, "prompt", options)
+        return await _finished(finish, options, is_short=len(token_ids) <= _SHORT_TOKENS)
 
     async def render(self, conversation: ValidConversation) -> str:
         """Return the conversation as text, special tokens written out."""
@@ -119,6 +123,15 @@ class ServedModel:
                 for spelling in self.tokenizer.spellings(word)
             ),
         )
+
+
+async def _finished(
+    encode: Callable[[], EncodedPrompt], options: ValidOptions, *, is_short: bool
+) -> EncodedPrompt:
+    """Return what `encode` returns, which is called here where that takes no longer than a hop."""
+    if is_short and not options.bad_words:
+        return encode()
+    return await asyncio.to_thread(encode)
 
 
 def _block_hashes(scheme: HashScheme, token_ids: Sequence[int], cache_salt: bytes) -> bytes:
