@@ -21,6 +21,7 @@ class EventWriter:
         self._num_sent = 0
         self._writing_since_s: float | None = None
         """By the loop's clock; None: no write is under way."""
+        self._timer: asyncio.TimerHandle
 
     @contextlib.asynccontextmanager
     async def watched(self) -> AsyncIterator[None]:
@@ -31,11 +32,11 @@ class EventWriter:
         """
         try:
             async with asyncio.timeout(None) as limit:
-                timer = asyncio.create_task(self._watch(limit))
+                self._timer = self._loop.call_later(self._stall_timeout_s, self._watch, limit)
                 try:
                     yield
                 finally:
-                    timer.cancel()
+                    self._timer.cancel()
         except TimeoutError:
             if not limit.expired():
                 raise
@@ -54,13 +55,12 @@ class EventWriter:
         """Take the word of a relay on whether the client reads what does not pass through here."""
         self._writing_since_s = None if is_reading else self._loop.time()
 
-    async def _watch(self, limit: asyncio.Timeout) -> None:
+    def _watch(self, limit: asyncio.Timeout) -> None:
         """Let the limit expire as soon as a write has taken too long."""
-        while True:
-            now_s = self._loop.time()
-            since_s = now_s if self._writing_since_s is None else self._writing_since_s
-            left_s = since_s + self._stall_timeout_s - now_s
-            if left_s <= 0:
-                limit.reschedule(now_s)
-                return
-            await asyncio.sleep(left_s)
+        now_s = self._loop.time()
+        since_s = now_s if self._writing_since_s is None else self._writing_since_s
+        left_s = since_s + self._stall_timeout_s - now_s
+        if left_s <= 0:
+            limit.reschedule(now_s)
+        else:
+            self._timer = self._loop.call_later(left_s, self._watch, limit)
