@@ -53,6 +53,8 @@ class Replicas:
                 " request again",
                 retry_after_s=_RETRY_AFTER_S,
             )
+        if len(engines) == 1:
+            return engines[0]
         least = min(map(_load, engines))
         engines = [engine for engine in engines if _has_room(engine, least)]
         hashes = {
