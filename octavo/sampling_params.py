@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, get_type_hints
 
+import msgspec
 from msgspec import Meta
 
 from .field_types import PositiveUint32, TopK, Truncation, Uint32
@@ -83,8 +84,12 @@ class SamplingParams:
         )
 
     def _check_types(self) -> None:
-        for name, its_type in _TYPES.items():
-            typed(getattr(self, name), its_type, name)
+        try:
+            msgspec.convert(self, _Checked, from_attributes=True)
+        except msgspec.ValidationError:
+            # One after another, for the sentence: all at once takes a twentieth of the time.
+            for name, its_type in _TYPES.items():
+                typed(getattr(self, name), its_type, name)
 
     def _sampling(self) -> common_pb2.SamplingParams:
         bias = self.logit_bias or {}
@@ -104,3 +109,4 @@ class SamplingParams:
 
 
 _TYPES = get_type_hints(SamplingParams, include_extras=True)
+_Checked = msgspec.defstruct("_Checked", list(_TYPES.items()))
