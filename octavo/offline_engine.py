@@ -28,9 +28,9 @@ _ROUTER_ID = bytes(16)
 _UNLIMITED = 2**63
 
 # How long what steps bring may wait to be read: all of it is then one event for each output.
-# Shorter where text may end a request, which is computed in vain until then.
 _READ_INTERVAL_S = 1.0
-_STOP_INTERVAL_S = 0.2
+# Steps whose tokens are handed out together, for little more than those of one.
+_STEPS_HANDED_OUT = 16
 
 Request = inference_pb2.GenerateRequest | inference_pb2.ChatRequest
 
@@ -52,6 +52,7 @@ class InProcessScheduler(SchedulerClient):
         self._runner = runner
         self._is_overlapped = settings.async_scheduling
         self._under_way: PendingStep | None = None
+        self._num_steps_kept = 0
 
     @property
     def is_attached(self) -> bool:
@@ -67,12 +68,14 @@ class InProcessScheduler(SchedulerClient):
         await on_change()
         await asyncio.Event().wait()
 
-    def step(self) -> bool:
-        """Plan a step and start it, and hand out the tokens of the one that is done.
+    def step(self, *, num_steps_handed_out: int) -> bool:
+        """Plan a step and start it, and take the tokens of the one that is done.
 
         That is the step itself where it is computed as it is started, as on a CPU; a device has it
         queued behind the one before, which is waited for meanwhile.
 
+        Args:
+            num_steps_handed_out: how many steps' tokens the streams are given at once.
         Returns:
             Whether there was a step to plan.
         """
@@ -86,8 +89,11 @@ class InProcessScheduler(SchedulerClient):
             self._under_way = None
             if started is not None:
                 self._update(started)
-        for outputs in self._scheduler.take_outputs().values():
-            self._hand_out(outputs)
+        self._num_steps_kept += 1
+        if plan is None or self._num_steps_kept >= num_steps_handed_out:
+            self._num_steps_kept = 0
+            for outputs in self._scheduler.take_outputs().values():
+                self._hand_out(outputs)
         return plan is not None
 
     def _update(self, step: PendingStep) -> None:
@@ -96,7 +102,7 @@ class InProcessScheduler(SchedulerClient):
         result.ClearField("timings")
         self._scheduler.update(result, time.monotonic_ns())
 
-    async def _call_submit(self, request: scheduling_pb2.SubmitRequest) -> None:
+    async def _send_submit(self, request: scheduling_pb2.SubmitRequest) -> None:
         try:
             self._scheduler.submit(request, time.monotonic_ns())
         except RequestError:
@@ -157,8 +163,7 @@ class OfflineEngine:
         if self._failure is not None:
             raise InternalError(f"the engine failed before: {self._failure}; make a new LLM")
         calls: list[asyncio.Task[RequestOutput]] = []
-        has_stops = any(request.options.stop.stop for request in requests)
-        interval_s = _STOP_INTERVAL_S if has_stops else _READ_INTERVAL_S
+        num_steps = 1 if any(map(_is_watched, requests)) else _STEPS_HANDED_OUT
         try:
             for request in requests:
                 reader = _Reader(request)
@@ -167,7 +172,7 @@ class OfflineEngine:
             answers = asyncio.gather(*calls)
             read_s = time.monotonic()
             while not answers.done():
-                if not self._step() or time.monotonic() - read_s > interval_s:
+                if not self._step(num_steps) or time.monotonic() - read_s > _READ_INTERVAL_S:
                     # The calls take what the steps brought, and an interrupt is noticed.
                     await asyncio.sleep(0)
                     read_s = time.monotonic()
@@ -177,9 +182,9 @@ class OfflineEngine:
                 call.cancel()
             await asyncio.gather(*calls, return_exceptions=True)
 
-    def _step(self) -> bool:
+    def _step(self, num_steps_handed_out: int) -> bool:
         try:
-            return self._scheduler.step()
+            return self._scheduler.step(num_steps_handed_out=num_steps_handed_out)
         except Exception as error:
             # Scheduler and model no longer agree on what has been computed.
             self._failure = error
@@ -196,6 +201,14 @@ class OfflineEngine:
         return reader.output
 
 
+def _is_watched(request: Request) -> bool:
+    """Whether each token is to be looked at as it comes.
+
+    Its text may end the output; or log-probabilities come with it, of which a stream holds few.
+    """
+    return bool(request.options.stop.stop) or request.options.HasField("logprobs")
+
+
 class _Reader:
     """The reader of one call, where the router's service expects gRPC's context."""
 
@@ -209,9 +222,12 @@ class _Reader:
 
     async def accepted(self, call: "asyncio.Task[RequestOutput]") -> None:
         """Return when the scheduler has the request; raises what `call` was refused for."""
-        started = asyncio.create_task(self._has_started.wait())
-        await asyncio.wait({call, started}, return_when=asyncio.FIRST_COMPLETED)
-        started.cancel()
+        # Most prompts are short, and need no more than a turn of the loop.
+        await asyncio.sleep(0)
+        if not self._has_started.is_set():
+            started = asyncio.create_task(self._has_started.wait())
+            await asyncio.wait({call, started}, return_when=asyncio.FIRST_COMPLETED)
+            started.cancel()
         if call.done():
             call.result()
 

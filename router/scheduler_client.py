@@ -160,6 +160,9 @@ class SchedulerClient:
         if request.HasField("num_logprobs"):
             self._with_logprobs.add(request.request_key)
         request.router_id = self._router_id
+        await self._send_submit(request)
+
+    async def _send_submit(self, request: scheduling_pb2.SubmitRequest) -> None:
         # Shielded: had the client left in the meantime, the request might be accepted all the same.
         call = asyncio.ensure_future(self._call_submit(request))
         try:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import chain
 
 from octavo.v1 import common_pb2, scheduling_pb2
 
@@ -59,6 +60,12 @@ class Outputs:
 
     def _sort_tokens(self) -> None:
         """Give each router its tokens."""
+        if len(self._tokens) > 1 and len(self._routers) == 1:
+            (outputs,) = self._routers.values()
+            # Log-probabilities are told in the order of their tokens, step by step.
+            if not outputs.logprobs:
+                _append_runs(outputs, self._tokens)
+                self._tokens.clear()
         for sequences, positions, token_ids in self._tokens:
             if len(self._routers) == 1:
                 (outputs,) = self._routers.values()
@@ -102,6 +109,22 @@ def _append(
     outputs.MergeFromString(columns)
     outputs.first_position.extend(positions)
     outputs.token_ids.extend(token_ids)
+
+
+def _append_runs(outputs: scheduling_pb2.StepOutputs, steps: Iterable[_Tokens]) -> None:
+    """Append the tokens of several steps to what a router is told, one run for each sequence."""
+    runs: dict[Sequence, tuple[int, list[int]]] = {}
+    for columns in steps:
+        for sequence, position, token_id in zip(*columns, strict=True):
+            if (run := runs.get(sequence)) is None:
+                runs[sequence] = position, [token_id]
+            else:
+                run[1].append(token_id)
+    outputs.request_key.extend([sequence.request.key for sequence in runs])
+    outputs.output_index.extend([sequence.output_index for sequence in runs])
+    outputs.num_tokens.extend([len(token_ids) for _, token_ids in runs.values()])
+    outputs.first_position.extend([position for position, _ in runs.values()])
+    outputs.token_ids.extend(chain.from_iterable([token_ids for _, token_ids in runs.values()]))
 
 
 def usage_of(request: Request, now_ns: int) -> common_pb2.Usage:

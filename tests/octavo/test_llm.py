@@ -86,6 +86,15 @@ def test_outputs_end_at_a_stop_string_each_by_itself(llm: LLM) -> None:
         assert (output.finish_reason, output.stop_reason) == ("stop", stop)
 
 
+def test_after_a_stop_string_nothing_is_computed_in_vain(llm: LLM) -> None:
+    (free,) = llm.generate(PROMPT, GREEDY)
+    stats = llm._engine._scheduler._scheduler.stats
+    num_steps_before = stats.num_steps
+    params = replace(GREEDY, max_tokens=200, stop=free.outputs[0].text[:8])
+    llm.generate(PROMPT, params)
+    assert stats.num_steps - num_steps_before <= len(free.outputs[0].token_ids)
+
+
 def test_a_stop_token_is_the_reason_that_it_was_asked_to_be(llm: LLM) -> None:
     (free,) = llm.generate(PROMPT, GREEDY)
     tokens = free.outputs[0].token_ids
