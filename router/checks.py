@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 
 from octavo.errors import InvalidArgument
-from octavo.v1 import scheduling_pb2
 
 
 def check(is_good: bool, field: str, message: str) -> None:
@@ -18,13 +17,13 @@ def check_count(count: int, limit: int, field: str, noun: str) -> None:
     check(count <= limit, field, f"{field} has {count} {noun}; at most {limit} are taken")
 
 
-def check_token_ids(token_ids: Sequence[int], field: str, model: scheduling_pb2.ModelInfo) -> None:
-    """Raise InvalidArgument unless the model has these tokens."""
+def check_token_ids(token_ids: Sequence[int], field: str, vocab_size: int) -> None:
+    """Raise InvalidArgument unless the model, of `vocab_size` tokens, has these."""
     largest = max(token_ids, default=0)
     check(
-        largest < model.vocab_size,
+        largest < vocab_size,
         field,
-        f"{field} has the token id {largest}; the model's ids are below {model.vocab_size}",
+        f"{field} has the token id {largest}; the model's ids are below {vocab_size}",
     )
 
 

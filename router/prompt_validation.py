@@ -115,7 +115,7 @@ def validate_prompt_token_ids(
     token_ids: Sequence[int], model: scheduling_pb2.ModelInfo
 ) -> list[int]:
     check(len(token_ids) > 0, "prompt", _EMPTY_PROMPT)
-    check_token_ids(token_ids, "prompt", model)
+    check_token_ids(token_ids, "prompt", model.vocab_size)
     return list(token_ids)
 
 

@@ -44,7 +44,7 @@ class TokenizerServicer(tokenizer_pb2_grpc.TokenizerServicer):
         self, request: tokenizer_pb2.DetokenizeRequest, context: Any
     ) -> tokenizer_pb2.DetokenizeResponse:
         model = self._catalog.find(request.model).model
-        check_token_ids(request.token_ids, "tokens", model.info)
+        check_token_ids(request.token_ids, "tokens", model.info.vocab_size)
         text = await asyncio.to_thread(
             # All of it: who asks wants to see what a prompt consists of (as vLLM).
             model.tokenizer.decode,

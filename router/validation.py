@@ -131,7 +131,7 @@ def _valid_stop_token_ids(
     token_ids: Sequence[int], model: scheduling_pb2.ModelInfo
 ) -> frozenset[int]:
     check_count(len(token_ids), MAX_STOP_TOKEN_IDS, "stop_token_ids", "ids")
-    check_token_ids(token_ids, "stop_token_ids", model)
+    check_token_ids(token_ids, "stop_token_ids", model.vocab_size)
     return frozenset(token_ids)
 
 
