@@ -10,6 +10,7 @@ different prefixes that share a hash would take about 2^64 tries, so a hit needs
 
 from array import array
 from collections.abc import Sequence
+from functools import lru_cache
 from hashlib import blake2b
 from typing import NewType
 
@@ -21,6 +22,7 @@ HASH_BYTES = 16
 _NEW_HASH = blake2b(digest_size=HASH_BYTES)
 
 
+@lru_cache(maxsize=256)
 def root_hash(
     model_hash: bytes, tenant: str, adapter: str = "", cache_salt: bytes = b""
 ) -> BlockHash:
