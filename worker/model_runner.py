@@ -86,7 +86,6 @@ class ModelRunner:
             hidden, of_runs = hidden.tensor_split([work.sampled.num_logits])
             failed = self._add_prompt_logprobs(work.runs, of_runs, result)
         computed = time.monotonic_ns()
-        self._rows.advance(columns)
         if len(work.sampled.rows) > work.sampled.num_logits:
             self._rows.fork(plan)
         self._sample(work, hidden, failed, result)
@@ -120,6 +119,8 @@ class ModelRunner:
         if not len(work.columns.row):
             return torch.empty(0, self._decoder.config.hidden_size, dtype=self._decoder.dtype)
         step = self._batch.gather(work.columns)
+        # Before the weights have swept the rows out of the caches.
+        self._rows.advance(work.columns)
         if work.runs:
             # Tokens within a prompt are not sampled from, so there are indices of those that are.
             assert step.logits_indices is not None

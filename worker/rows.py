@@ -4,8 +4,9 @@ A row is taken when its output is first planned and given back when that finishe
 A step uses it in this order:
 
     columns = rows.apply(plan)      freed, added, grown, copied; all of it checked
+    ...what to compute is gathered...
+    rows.advance(columns)           that counts as computed
     ...forward over columns...
-    rows.advance(columns)           what was computed counts as computed
     rows.fork(plan)                 siblings appear, with the same tokens and blocks
     rows.append_tokens(rows, tokens)  for the rows sampled, siblings included
 
@@ -117,7 +118,7 @@ class Rows:
         return columns
 
     def advance(self, columns: PlanColumns) -> None:
-        """Count the step's tokens as computed; after the forward pass."""
+        """Count the step's tokens as computed; nobody reads of them what was before."""
         self.num_computed_tokens[columns.row] += columns.num_new_tokens
 
     def fork(self, plan: step_pb2.StepPlan) -> None:
