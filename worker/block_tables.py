@@ -81,7 +81,7 @@ class BlockTables:
                 f"row {row} is added with {len(blocks)} blocks; its computed tokens lie in"
                 f" {num_held}"
             )
-        if len(np.unique(blocks)) != len(blocks):
+        if len(set(blocks.tolist())) != len(blocks):
             raise BadPlan(f"row {row} is added with the same block twice")
         self._undo.write(self.table, (row, slice(0, len(blocks))), blocks)
         self._undo.write(self.num_blocks, row, len(blocks))

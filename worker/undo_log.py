@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 
@@ -14,7 +13,7 @@ class UndoLog:
 
     def write(self, array: NDArray[Any], index: Any, value: Any) -> None:
         """Do `array[index] = value`."""
-        self._replaced.append((array, index, np.copy(array[index])))
+        self._replaced.append((array, index, array[index].copy()))
         array[index] = value
 
     def roll_back(self) -> None:
