@@ -3,9 +3,10 @@
     python -m benchmarks.bench_mixed [--num-streams 31 --long-len 4096 ...]
 
 Three runs over REST: the long prompt alone, the streams alone, and both, the long prompt once all
-streams have begun. ITL is the time between two arrivals of one stream while the prompt is computed;
-its p99 without the prompt tells how far the machine alone lets it vary. Throughput is that of both,
-as a share of what they reach one after the other.
+streams have begun. ITL is the time between two tokens of one stream while the prompt is computed;
+its p99 without the prompt tells how far the machine alone lets it vary. Tokens that arrive together
+share their time: one that is half a character is sent with the next. Throughput is that of both, as
+a share of what they reach one after the other.
 """
 
 import asyncio
@@ -22,7 +23,7 @@ import cyclopts
 import numpy as np
 
 from .bench_serving_path import running_server
-from .light_client import Stream, open_stream
+from .light_client import CountedStream, Stream, open_counted_stream, open_stream
 
 _MODEL = "demo"
 _TOKEN_IDS = range(1000, 30_000)
@@ -154,22 +155,27 @@ async def measure(port: int, workload: Workload, seed: int) -> Mixed:
     )
 
 
-def intervals_s(streams: Sequence[Stream], begin_s: float, end_s: float) -> list[float]:
-    """Return the times between arrivals of each stream that end after `begin_s`.
+def intervals_s(streams: Sequence[CountedStream], begin_s: float, end_s: float) -> list[float]:
+    """Return the times between tokens of each stream that end after `begin_s`.
 
     The interval that `end_s` lies in counts: it is the longest, where a prompt stops all streams.
     """
-    return [
-        after - before
-        for stream in streams
-        for before, after in zip(stream.arrivals_s, stream.arrivals_s[1:], strict=False)
-        if after > begin_s and before < end_s
-    ]
+    intervals = []
+    for stream in streams:
+        before_s, before = stream.arrivals_s[0], stream.num_tokens[0]
+        for arrival_s, count in zip(stream.arrivals_s, stream.num_tokens, strict=True):
+            if (num_new := count - before) <= 0:
+                # The first, or the end of the stream, which brings no token.
+                continue
+            if arrival_s > begin_s and before_s < end_s:
+                intervals += [(arrival_s - before_s) / num_new] * num_new
+            before_s, before = arrival_s, count
+    return intervals
 
 
-async def open_streams(port: int, workload: Workload, draw: random.Random) -> list[Stream]:
+async def open_streams(port: int, workload: Workload, draw: random.Random) -> list[CountedStream]:
     prompts = [draw.choices(_TOKEN_IDS, k=workload.input_len) for _ in range(workload.num_streams)]
-    opened = (open_stream(port, _MODEL, prompt, workload.output_len) for prompt in prompts)
+    opened = (open_counted_stream(port, _MODEL, prompt, workload.output_len) for prompt in prompts)
     return await asyncio.gather(*opened)
 
 

@@ -6,7 +6,7 @@ On a machine that client and server share, the client's own work would be measur
 import asyncio
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 _EVENT = b"data: "
@@ -87,15 +87,51 @@ class Stream(asyncio.Protocol):
         self._ended.set_result(None)
 
 
+class CountedStream(Stream):
+    """A stream that is told with each event how many tokens it has.
+
+    Events alone do not say it: a token that is half a character is sent with the next one.
+
+    Attributes:
+        num_tokens: of the output, at each arrival.
+    """
+
+    def __init__(self, request: bytes) -> None:
+        super().__init__(request)
+        self.num_tokens: list[int] = []
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if len(self.arrivals_s) > len(self.num_tokens):
+            self.num_tokens.append(self.num_output_tokens)
+
+
 async def open_stream(port: int, model: str, prompt: Sequence[int], output_len: int) -> Stream:
     """Post one prompt to /v1/completions of the server on `port`; return its stream at once."""
-    request = _request(port, model, prompt, output_len)
+    request = _request(port, model, prompt, output_len, {"include_usage": True})
     loop = asyncio.get_running_loop()
     _, stream = await loop.create_connection(lambda: Stream(request), "127.0.0.1", port)
     return stream
 
 
-def _request(port: int, model: str, prompt: Sequence[int], output_len: int) -> bytes:
+async def open_counted_stream(
+    port: int, model: str, prompt: Sequence[int], output_len: int
+) -> CountedStream:
+    """The same, with a few more bytes to each event."""
+    options = {"include_usage": True, "continuous_usage_stats": True}
+    request = _request(port, model, prompt, output_len, options)
+    loop = asyncio.get_running_loop()
+    _, stream = await loop.create_connection(lambda: CountedStream(request), "127.0.0.1", port)
+    return stream
+
+
+def _request(
+    port: int,
+    model: str,
+    prompt: Sequence[int],
+    output_len: int,
+    stream_options: Mapping[str, bool],
+) -> bytes:
     body = json.dumps(
         {
             "model": model,
@@ -104,7 +140,7 @@ def _request(port: int, model: str, prompt: Sequence[int], output_len: int) -> b
             "ignore_eos": True,
             "temperature": 0,
             "stream": True,
-            "stream_options": {"include_usage": True},
+            "stream_options": stream_options,
         }
     ).encode()
     head = (
