@@ -30,7 +30,7 @@ _UNLIMITED = 2**63
 # How long what steps bring may wait to be read: all of it is then one event for each output.
 _READ_INTERVAL_S = 1.0
 # Steps whose tokens are handed out together, for little more than those of one.
-_STEPS_HANDED_OUT = 16
+_STEPS_TOGETHER = 16
 
 Request = inference_pb2.GenerateRequest | inference_pb2.ChatRequest
 
@@ -52,7 +52,6 @@ class InProcessScheduler(SchedulerClient):
         self._runner = runner
         self._is_overlapped = settings.async_scheduling
         self._under_way: PendingStep | None = None
-        self._num_steps_kept = 0
 
     @property
     def is_attached(self) -> bool:
@@ -68,14 +67,12 @@ class InProcessScheduler(SchedulerClient):
         await on_change()
         await asyncio.Event().wait()
 
-    def step(self, *, num_steps_handed_out: int) -> bool:
+    def step(self) -> bool:
         """Plan a step and start it, and take the tokens of the one that is done.
 
         That is the step itself where it is computed as it is started, as on a CPU; a device has it
         queued behind the one before, which is waited for meanwhile.
 
-        Args:
-            num_steps_handed_out: how many steps' tokens the streams are given at once.
         Returns:
             Whether there was a step to plan.
         """
@@ -89,12 +86,12 @@ class InProcessScheduler(SchedulerClient):
             self._under_way = None
             if started is not None:
                 self._update(started)
-        self._num_steps_kept += 1
-        if plan is None or self._num_steps_kept >= num_steps_handed_out:
-            self._num_steps_kept = 0
-            for outputs in self._scheduler.take_outputs().values():
-                self._hand_out(outputs)
         return plan is not None
+
+    def deliver(self) -> None:
+        """Hand the streams what the steps since the last call have brought."""
+        for outputs in self._scheduler.take_outputs().values():
+            self._hand_out(outputs)
 
     def _update(self, step: PendingStep) -> None:
         result = step.result()
@@ -163,28 +160,40 @@ class OfflineEngine:
         if self._failure is not None:
             raise InternalError(f"the engine failed before: {self._failure}; make a new LLM")
         calls: list[asyncio.Task[RequestOutput]] = []
-        num_steps = 1 if any(map(_is_watched, requests)) else _STEPS_HANDED_OUT
         try:
             for request in requests:
                 reader = _Reader(request)
                 calls.append(asyncio.create_task(self._answer(reader, on_finished)))
                 await reader.accepted(calls[-1])
             answers = asyncio.gather(*calls)
-            read_s = time.monotonic()
-            while not answers.done():
-                if not self._step(num_steps) or time.monotonic() - read_s > _READ_INTERVAL_S:
-                    # The calls take what the steps brought, and an interrupt is noticed.
-                    await asyncio.sleep(0)
-                    read_s = time.monotonic()
+            is_watched = any(map(_is_watched, requests))
+            await self._step_until(answers, 1 if is_watched else _STEPS_TOGETHER)
             return await answers
         finally:
             for call in calls:
                 call.cancel()
             await asyncio.gather(*calls, return_exceptions=True)
 
-    def _step(self, num_steps_handed_out: int) -> bool:
+    async def _step_until(
+        self, answers: "asyncio.Future[list[RequestOutput]]", num_steps_together: int
+    ) -> None:
+        """Step until the answers are there."""
+        read_s, num_steps = time.monotonic(), 0
+        while not answers.done():
+            has_planned = self._step()
+            num_steps += 1
+            is_read = not has_planned or time.monotonic() - read_s > _READ_INTERVAL_S
+            if is_read or num_steps == num_steps_together:
+                self._scheduler.deliver()
+                num_steps = 0
+            if is_read:
+                # The calls take what the steps brought, and an interrupt is noticed.
+                await asyncio.sleep(0)
+                read_s = time.monotonic()
+
+    def _step(self) -> bool:
         try:
-            return self._scheduler.step(num_steps_handed_out=num_steps_handed_out)
+            return self._scheduler.step()
         except Exception as error:
             # Scheduler and model no longer agree on what has been computed.
             self._failure = error
