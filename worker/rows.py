@@ -4,8 +4,7 @@ A row is taken when its output is first planned and given back when that finishe
 A step uses it in this order:
 
     columns = rows.apply(plan)      freed, added, grown, copied; all of it checked
-    ...what to compute is gathered...
-    rows.advance(columns)           that counts as computed
+    rows.advance(columns)           after its input is gathered: that counts as computed
     ...forward over columns...
     rows.fork(plan)                 siblings appear, with the same tokens and blocks
     rows.append_tokens(rows, tokens)  for the rows sampled, siblings included
