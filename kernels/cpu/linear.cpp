@@ -16,9 +16,11 @@ constexpr int64_t SLAB_UNITS = 65536 / PANEL;
 // How far ahead of the product a panel is fetched that only few rows are multiplied by; the less, the
 // more rows from the third on, for they take longer over each byte.
 constexpr int64_t AHEAD_BYTES = 2048;
-// Tiles that it takes to fetch the next panel, at a line for each step. Where rows make fewer, two of
-// them fetch it.
-constexpr int64_t FETCHING_TILES = std::max<int64_t>(PANEL * 4 / CACHE_LINE, 1);
+// Bytes of a panel for each step along k; the first tiles fetch the next panel, each an equal share. Two
+// would fetch it faster than memory gives it, and wait; four would leave no tile of 24 rows for what is
+// ahead of the product. Where rows make fewer tiles, two fetch it.
+constexpr int64_t STEP_BYTES = PANEL * 4;
+constexpr int64_t FETCHING_TILES = std::clamp<int64_t>(STEP_BYTES / CACHE_LINE, 1, 3);
 
 // A part of a slab whose steps each fetch a line of what a later operation reads. Past the L2 cache,
 // where it would take the place of what the product reads again and again.
@@ -61,7 +63,7 @@ void multiply_slab(const Slab<U, TILE_VECS>& slab, Matrix<const typename U::Unit
         row = end;
     };
     auto multiply_and_fetch_next = [&](auto num_fetching) {
-        constexpr int64_t BYTES = FETCHING_TILES / num_fetching * CACHE_LINE;
+        constexpr int64_t BYTES = (STEP_BYTES + num_fetching - 1) / num_fetching;
         for (int64_t tile = 0; tile < num_fetching; ++tile) {
             multiply(FetchingSlab<U, TILE_VECS, BYTES>{slab, next}, num_rows * (tile + 1) / num_tiles);
             next += slab.depth * BYTES;
