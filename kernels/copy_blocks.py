@@ -20,7 +20,7 @@ def copy_blocks(kv_cache: Tensor, source_ids: Tensor, target_ids: Tensor) -> Non
         from .gpu import copy_blocks as gpu
 
         return gpu.copy_blocks(kv_cache, source_ids, target_ids)
-    cpu = library.load_for(kv_cache.dtype)
+    cpu = library.load()
     if cpu is None:
         return copy_blocks_reference(kv_cache, source_ids, target_ids)
     assert kv_cache.is_contiguous()

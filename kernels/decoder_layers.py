@@ -152,19 +152,20 @@ class _Native:
             norm=decoder.norm.data_ptr(),
             eps=decoder.eps,
             scale=decoder.scale,
-            dtype=library.DTYPES[pages.dtype],
+            dtype=library.DTYPES[decoder.embed_tokens.dtype],
+            cache_dtype=library.CACHE_DTYPES[pages.dtype],
         )
         self._layers = (_Layer * len(decoder.layers))(*map(_layer, decoder.layers))
         places = [each.tensor.data_ptr() for each in decoder.kv_cache]
         self._pages = (c_void_p * len(places))(*places)
-        self._dtype = pages.dtype
+        self._dtype = decoder.embed_tokens.dtype
         self._workspaces = (Workspace(), Workspace(), Workspace(), Workspace())
         self._bound: _BoundStep | None = None
 
     @staticmethod
     def of(decoder: DecoderLayers) -> "_Native | None":
         """None where not all of it runs in C++."""
-        cpu = library.load_for(decoder.kv_cache[0].dtype)
+        cpu = library.load_for(decoder.embed_tokens.dtype)
         is_native = all(
             packed.layout.is_native
             for layer in decoder.layers
@@ -242,6 +243,7 @@ class _Model(ctypes.Structure):
         ("eps", c_float),
         ("scale", c_float),
         ("dtype", c_int32),
+        ("cache_dtype", c_int32),
     )
 
 

@@ -31,9 +31,12 @@ def paged_attention(
     float32: the result for a token does not depend on the batch, the chunk it came in, or the
     number of threads.
 
+    Of an int8 cache products are of bytes, too: the C++ kernel takes a query as bytes with a scale
+    for each head, and the weights of a tile, each times the scale of its value, as bytes with one.
+
     Args:
         q: queries, [num_tokens, num_heads, head_dim]; tokens may be apart by any stride.
-        pages: the layer's cache, dtype of q; KvBlocks may also be of float8_e4m3fn.
+        pages: the layer's cache, dtype of q or of 8 bits: KvPages int8, KvBlocks float8_e4m3fn.
         block_tables: int32 [num_requests, max_blocks]; entries past a request's blocks are ignored.
         seq_lens: int32 [num_requests], tokens in the cache including this step's. In KvBlocks it
             is 0 for a request that only fills the batch up, which gets zeros.
@@ -74,6 +77,7 @@ def paged_attention(
         block_tables.stride(0),
         scale,
         library.DTYPES[q.dtype],
+        library.CACHE_DTYPES[pages.dtype],
     )
     return out
 
@@ -123,7 +127,7 @@ def _check(
 ) -> None:
     _, num_heads, head_dim = q.shape
     assert q.stride()[1:] == (head_dim, 1), q.stride()
-    assert pages.dtype == q.dtype and pages.head_dim == head_dim, pages.dtype
+    assert pages.dtype in (q.dtype, torch.int8) and pages.head_dim == head_dim, pages.dtype
     assert pages.tensor.is_contiguous()
     assert block_tables.dtype == seq_lens.dtype == query_start_loc.dtype == torch.int32
     assert len(block_tables) == len(seq_lens) == len(query_start_loc) - 1, block_tables.shape

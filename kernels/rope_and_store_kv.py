@@ -32,7 +32,7 @@ def rope_and_store_kv(
             any stride. `k` and `v` themselves are left as they are.
         cos_sin: float32 [max_positions, head_dim]: cosines of the head_dim / 2 angles, then sines.
         positions: int64 [num_tokens], rows of `cos_sin`.
-        pages: the layer's cache, dtype of q; KvBlocks may also be of float8_e4m3fn.
+        pages: the layer's cache, dtype of q or of 8 bits: KvPages int8, KvBlocks float8_e4m3fn.
         slot_mapping: int64 [num_tokens], block_id * block_size + offset; no slot occurs twice. In
             KvBlocks nothing is written of a token whose slot is -1.
         rotated: like q, where the rotated queries go; None: into `q` itself. With KvBlocks only.
@@ -74,6 +74,7 @@ def rope_and_store_kv(
         k.stride(0),
         v.stride(0),
         library.DTYPES[q.dtype],
+        library.CACHE_DTYPES[pages.dtype],
     )
 
 
@@ -110,7 +111,7 @@ def _check(
     assert q.stride()[1:] == k.stride()[1:] == v.stride()[1:] == (head_dim, 1), q.stride()
     assert k.shape[1:] == v.shape[1:] == (pages.num_kv_heads, pages.head_dim), k.shape
     assert pages.tensor.is_contiguous()
-    assert pages.dtype == k.dtype == v.dtype == q.dtype, pages.dtype
+    assert k.dtype == v.dtype == q.dtype and pages.dtype in (q.dtype, torch.int8), pages.dtype
     assert positions.dtype == slot_mapping.dtype == torch.int64, positions.dtype
     assert positions.shape == slot_mapping.shape == (num_tokens,), positions.shape
     assert cos_sin.dtype == torch.float32 and cos_sin.is_contiguous()

@@ -39,7 +39,7 @@ class KvCache:
 def block_bytes(config: ModelConfig, block_size: int, dtype: torch.dtype) -> int:
     """Return the memory of one block: keys and values of `block_size` tokens on every layer."""
     num_pages = 2 * config.num_layers * config.num_kv_heads
-    return num_pages * page_size(block_size, config.head_dim) * dtype.itemsize
+    return num_pages * page_size(block_size, config.head_dim, dtype) * dtype.itemsize
 
 
 def default_kv_cache_bytes(weights_bytes: int) -> int:
@@ -82,7 +82,7 @@ def allocate_kv_cache(
     written, and start-up waits for none; `octavo plan` and a warning at the start say whether all
     of it will fit. Raises StartupError if there is not enough.
     """
-    page = page_size(block_size, config.head_dim)
+    page = page_size(block_size, config.head_dim, dtype)
     shape = (config.num_layers, num_blocks, config.num_kv_heads, 2, page)
     num_bytes = math.prod(shape) * dtype.itemsize
     try:

@@ -6,10 +6,18 @@
 #include "attention_tiles.h"
 #include "online_softmax.h"
 
+// What a row's scores begin with, and what they are multiplied by to be exponents.
+template <typename U>
+struct RowFactors {
+    typename KeyUnit<U>::Number first_score;
+    float factor;
+};
+
 // Rows of a task that share a KV head, few enough to be worked on at once.
 template <typename U>
 struct Rows {
     const typename U::Unit* queries;
+    const RowFactors<U>* factors;
     const int64_t* visible;
     int64_t count, first;  // Of all rows of the task.
 };
@@ -25,10 +33,10 @@ void aim(StreamedSlab<U, VECS>& slab, Ahead& ahead) {
 // The scores of as many lanes as VECS vectors hold.
 template <typename U, template <typename, int> class S, int VECS>
 void score_lanes(const Attention<U>& a, const Tile<U>& tile, int64_t lane, const Rows<U>& rows,
-                 Ahead& ahead, float* scores) {
+                 Ahead& ahead, typename KeyUnit<U>::Number* scores) {
     // In two parts, so that each fetches from one stretch of memory.
     const int64_t depth = a.dim_units(), half = depth / 2, stride = a.layout.key_stride();
-    S<U, VECS> slabs[2] = {};
+    S<KeyUnit<U>, VECS> slabs[2] = {};
     for (int part = 0; part < 2; ++part) {
         auto& slab = slabs[part];
         slab.stride = stride;
@@ -41,14 +49,17 @@ void score_lanes(const Attention<U>& a, const Tile<U>& tile, int64_t lane, const
         }
         aim(slab, ahead);
     }
-    multiply_rows<U, VECS>(rows.count, {rows.queries, depth}, slabs, 2, {scores + lane, KEY_TILE});
+    multiply_rows<KeyUnit<U>, VECS>(rows.count, {rows.queries, depth}, slabs, 2,
+                                    {scores + lane, KEY_TILE});
 }
 
 // scores[row][lane] = query[row] * key[lane], up to `width`
 template <typename U, template <typename, int> class S>
 void score(const Attention<U>& a, const Tile<U>& tile, int64_t width, const Rows<U>& rows,
-           Ahead& ahead, float* scores) {
-    std::fill_n(scores, rows.count * KEY_TILE, 0.0f);
+           Ahead& ahead, typename KeyUnit<U>::Number* scores) {
+    for (int64_t row = 0; row < rows.count; ++row) {
+        std::fill_n(scores + row * KEY_TILE, KEY_TILE, rows.factors[row].first_score);
+    }
     int64_t lane = 0;
     for (; lane + TILE_VECS * VEC <= width; lane += TILE_VECS * VEC) {
         score_lanes<U, S, TILE_VECS>(a, tile, lane, rows, ahead, scores);
@@ -86,21 +97,27 @@ int64_t find_values(const Attention<U>& a, const Tile<U>& tile, int64_t visible,
         const int64_t offset = (tile.start + group * PAGE_LANES) % a.layout.lanes();
         const int64_t written = std::min({PAGE_LANES, visible - group * PAGE_LANES,
                                           a.layout.block_size - offset});
-        const int64_t first = group * PAGE_LANES / U::PER_UNIT, depth = written / U::PER_UNIT;
+        const int64_t first = group * PAGE_LANES / U::PER_UNIT;
+        // Whatever a byte is that nobody has written, times zero it is zero.
+        constexpr int64_t FILLED_UP = HAS_SCALES<U> ? U::PER_UNIT - 1 : 0;
+        const int64_t depth = (written + FILLED_UP) / U::PER_UNIT;
         parts[num_parts++] = {tile.values[group], first, depth};
-        if (written % U::PER_UNIT == 0) continue;
-        const auto* half = tile.values[group] + depth * dim;
-        auto* last = halves[group];
-        for (int64_t i = 0; i < dim; ++i) last[i] = U::first_of(half[i]);
-        parts[num_parts++] = {last, first + depth, 1};
+        if constexpr (!HAS_SCALES<U>) {
+            if (written % U::PER_UNIT == 0) continue;
+            const auto* half = tile.values[group] + depth * dim;
+            auto* last = halves[group];
+            for (int64_t i = 0; i < dim; ++i) last[i] = U::first_of(half[i]);
+            parts[num_parts++] = {last, first + depth, 1};
+        }
     }
     return num_parts;
 }
 
 template <typename U, template <typename, int> class S, int VECS>
 void add_columns(const Values<U>* parts, int64_t num_parts, int64_t rows, int64_t dim,
-                 int64_t column, const typename U::Unit* weights, Ahead& ahead, float* sums) {
-    S<U, VECS> slabs[MAX_PARTS];
+                 int64_t column, const typename U::Unit* weights, Ahead& ahead,
+                 typename ValueUnit<U>::Number* sums) {
+    S<ValueUnit<U>, VECS> slabs[MAX_PARTS];
     for (int64_t p = 0; p < num_parts; ++p) {
         auto& slab = slabs[p];
         slab.stride = dim;
@@ -109,14 +126,15 @@ void add_columns(const Values<U>* parts, int64_t num_parts, int64_t rows, int64_
         for (int v = 0; v < VECS; ++v) slab.columns[v] = parts[p].data + column + v * VEC;
         aim(slab, ahead);
     }
-    multiply_rows<U, VECS>(rows, {weights, KEY_TILE / U::PER_UNIT}, slabs, num_parts,
-                           {sums + column, dim});
+    multiply_rows<ValueUnit<U>, VECS>(rows, {weights, KEY_TILE / U::PER_UNIT}, slabs, num_parts,
+                                      {sums + column, dim});
 }
 
 // sums[row] += weight[row][lane] * value[lane]
 template <typename U, template <typename, int> class S>
 void add_values(const Values<U>* parts, int64_t num_parts, int64_t rows, int64_t dim,
-                const typename U::Unit* weights, Ahead& ahead, float* sums) {
+                const typename U::Unit* weights, Ahead& ahead,
+                typename ValueUnit<U>::Number* sums) {
     int64_t column = 0;
     for (; column + TILE_VECS * VEC <= dim; column += TILE_VECS * VEC) {
         add_columns<U, S, TILE_VECS>(parts, num_parts, rows, dim, column, weights, ahead, sums);

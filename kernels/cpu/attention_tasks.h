@@ -57,8 +57,8 @@ class Plan {
         const int64_t group = a.heads_per_kv_head(), num_kv_heads = a.layout.num_kv_heads;
         const int64_t num_tiles = (end - begin + MAX_ROWS / group - 1) / (MAX_ROWS / group);
         const int64_t most_queries = (end - begin + num_tiles - 1) / num_tiles;
-        const int64_t head_bytes = TILE_GROUPS * 2 * PAGE_LANES * a.layout.padded_dim() *
-                                   sizeof(typename U::Element);
+        const int64_t head_bytes =
+            KEY_TILE * a.layout.head_units() * sizeof(typename U::Unit) / a.layout.lanes();
         const bool is_long = a.num_heads * (end - begin) * seq_len > share;
         const int64_t most_heads = std::clamp<int64_t>(
             std::min(MAX_ROWS / (most_queries * group), MAX_TILE_BYTES / head_bytes), 1,

@@ -22,7 +22,7 @@ struct Attention {
     float scale;
 
     int64_t heads_per_kv_head() const { return num_heads / layout.num_kv_heads; }
-    int64_t dim_units() const { return layout.head_dim / U::PER_UNIT; }
+    int64_t dim_units() const { return layout.dim_units(); }
     // Lanes of a request up to and with a position.
     int64_t lanes_to(int64_t position) const {
         return position / layout.block_size * layout.lanes() + position % layout.block_size + 1;
@@ -100,9 +100,11 @@ class Ahead {
         stretch_ = offset_ = 0;
     }
 
-    // Where to fetch so many bytes from; when nothing is left, what is read last.
+    // Where to fetch so many bytes from, some again at the end of a stretch that they do not divide;
+    // when nothing is left, what is read last.
     const char* take(int64_t num_bytes) {
-        const char* begin = stretches_[stretch_] + offset_;
+        const int64_t last = std::max<int64_t>(stretch_bytes_ - num_bytes, 0);
+        const char* begin = stretches_[stretch_] + std::min(offset_, last);
         if (num_left_ == 0) return begin;
         offset_ += num_bytes;
         if (offset_ < stretch_bytes_) return begin;

@@ -22,7 +22,7 @@ struct Model {
     const float* cos_sin;
     const void *embed_tokens, *norm;
     float eps, scale;
-    int32_t dtype;
+    int32_t dtype, cache_dtype;
 };
 
 // `wanted` are the tokens that go on to the head; null: the first ones, which are all or none.
@@ -83,10 +83,11 @@ void attention(const Model& m, const Layer& layer, void* pages, const void* next
     rope_and_store_kv(a.wide, at(a.wide, q_size, m.dtype), at(a.wide, q_size + kv_size, m.dtype),
                       m.cos_sin, step.positions, pages, step.slot_mapping,
                       step.num_tokens, m.num_heads, m.num_kv_heads, m.head_dim, m.block_size,
-                      stride, stride, stride, m.dtype);
+                      stride, stride, stride, m.dtype, m.cache_dtype);
     paged_attention(a.wide, pages, step.block_tables, step.seq_lens,
                     step.query_start_loc, a.attended, step.num_requests, m.num_heads, m.num_kv_heads,
-                    m.head_dim, m.block_size, stride, step.table_stride, m.scale, m.dtype);
+                    m.head_dim, m.block_size, stride, step.table_stride, m.scale, m.dtype,
+                    m.cache_dtype);
     ahead.follow(next_pages);
     fetch_while_waiting(layer.gate_up_proj);
     product(layer.o_proj, a.attended, a.residual, step.num_tokens, true, ahead);

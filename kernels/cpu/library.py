@@ -14,6 +14,8 @@ logger = logging.getLogger(__name__)
 
 # The codes by which the C++ side knows an element type (see vec.h).
 DTYPES = {torch.float32: 0, torch.bfloat16: 1}
+# Of a KV cache: that of the activations, or bytes.
+CACHE_DTYPES = {**DTYPES, torch.int8: 2}
 
 
 class PackedWeight(ctypes.Structure):
@@ -33,8 +35,8 @@ class PackedWeight(ctypes.Structure):
 _SIGNATURES: dict[str, list[type]] = {
     "rms_norm": [*[c_void_p] * 3, *[c_int64] * 2, c_float, c_int32],
     "silu_and_mul": [*[c_void_p] * 2, *[c_int64] * 2, c_int32],
-    "rope_and_store_kv": [*[c_void_p] * 7, *[c_int64] * 8, c_int32],
-    "paged_attention": [*[c_void_p] * 6, *[c_int64] * 7, c_float, c_int32],
+    "rope_and_store_kv": [*[c_void_p] * 7, *[c_int64] * 8, *[c_int32] * 2],
+    "paged_attention": [*[c_void_p] * 6, *[c_int64] * 7, c_float, *[c_int32] * 2],
     "linear": [POINTER(PackedWeight), *[c_void_p] * 2, c_int64],
     "add_linear": [POINTER(PackedWeight), *[c_void_p] * 2, c_int64],
     "linear_argmax": [POINTER(PackedWeight), *[c_void_p] * 2, c_int64],

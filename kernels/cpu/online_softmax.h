@@ -53,9 +53,10 @@ inline float mask(float* scores, int64_t width, int64_t num_visible) {
 }
 
 // Turns a row's scores into weights, and rescales its sums where these would become too large.
-template <typename U>
-void soften_row(float* scores, int64_t width, int64_t num_visible, float factor,
-                typename U::Unit* weights, Sums& sums, int64_t row, int64_t dim) {
+// The weights may take the place of the scores.
+template <typename U, typename T>
+void soften_row(float* scores, int64_t width, int64_t num_visible, float factor, T* weights,
+                Sums& sums, int64_t row, int64_t dim) {
     const float largest = mask(scores, width, num_visible) * factor;
     float& base = sums.base[row];
     if (largest > base + HEADROOM) {
@@ -70,7 +71,7 @@ void soften_row(float* scores, int64_t width, int64_t num_visible, float factor,
     Vec sum = sums.weights[row];
     for (int64_t i = 0; i < width; i += VEC) {
         const Vec weight = exponential<U>(fma(load(scores + i), splat(factor), offset));
-        store(reinterpret_cast<typename U::Element*>(weights) + i, weight);
+        store(weights + i, weight);
         sum += weight;
     }
     sums.weights[row] = sum;

@@ -31,11 +31,13 @@ void rope_and_store_kv(void* q, const void* k, const void* v, const float* cos_s
                        const int64_t* positions, void* pages, const int64_t* slot_mapping,
                        int64_t num_tokens, int64_t num_heads,
                        int64_t num_kv_heads, int64_t head_dim, int64_t block_size,
-                       int64_t q_stride, int64_t k_stride, int64_t v_stride, int32_t dtype);
+                       int64_t q_stride, int64_t k_stride, int64_t v_stride, int32_t dtype,
+                       int32_t cache_dtype);
 
 void paged_attention(const void* q, const void* pages, const int32_t* block_tables,
                      const int32_t* seq_lens,
                      const int32_t* query_start_loc, void* out, int64_t num_requests,
                      int64_t num_heads, int64_t num_kv_heads, int64_t head_dim, int64_t block_size,
-                     int64_t q_stride, int64_t table_stride, float scale, int32_t dtype);
+                     int64_t q_stride, int64_t table_stride, float scale, int32_t dtype,
+                     int32_t cache_dtype);
 }

@@ -7,6 +7,7 @@
 // Sources: FlashAttention-2 (Dao, 2023); Flash-Decoding (Dao et al., 2023) for the segments.
 
 #include "attention_products.h"
+#include "attention_scales.h"
 #include "attention_tasks.h"
 #include "online_softmax.h"
 #include "ops.h"
@@ -30,6 +31,9 @@ struct Scratch {
     alignas(64) float scores[GROUP_ROWS * KEY_TILE];
     alignas(64) Unit weights[GROUP_ROWS * KEY_TILE / U::PER_UNIT];
     alignas(64) Unit halves[TILE_GROUPS][MAX_HEAD_DIM];
+    // Of bytes, before they are scaled: scores, and then weights times values.
+    alignas(64) int32_t products[GROUP_ROWS * MAX_HEAD_DIM];
+    RowFactors<U> factors[MAX_ROWS];  // [kv_head][row]
     int64_t visible[MAX_ROWS];  // Lanes that each row of a KV head sees.
     Sums segment;
 };
@@ -37,12 +41,15 @@ struct Scratch {
 template <typename U>
 void load_queries(const Attention<U>& a, const Task& task, Scratch<U>& s) {
     const int64_t group = a.heads_per_kv_head(), dim = a.layout.head_dim;
-    auto* rows = s.queries;
+    const float factor = a.scale * SCORE_UNIT<U>;
+    auto* row = s.queries;
+    auto* factors = s.factors;
     for (int64_t i = 0; i < task.num_kv_heads; ++i) {
-        const auto* heads = a.q + (task.first_kv_head + i) * group * dim;
         for (int64_t token = task.first_token; token < task.end_token(); ++token) {
-            memcpy(rows, heads + token * a.q_stride, group * dim * sizeof *heads);
-            rows += group * a.dim_units();
+            const auto* head = a.q + token * a.q_stride + (task.first_kv_head + i) * group * dim;
+            for (int64_t end = group; end > 0; --end, head += dim, row += a.dim_units()) {
+                *factors++ = load_query<U>(head, dim, factor, row);
+            }
         }
     }
     for (int64_t row = 0; row < task.num_queries * group; ++row) {
@@ -57,17 +64,40 @@ void attend_rows(const Attention<U>& a, const Tile<U>& tile, const Rows<U>& rows
     const int64_t visible = std::min(rows.visible[rows.count - 1] - tile.start, tile.count);
     if (visible <= 0) return;
     const int64_t width = round_up(visible, VEC), dim = a.layout.padded_dim();
-    score<U, S>(a, tile, width, rows, ahead, s.scores);
+    if constexpr (HAS_SCALES<U>) {
+        score<U, S>(a, tile, width, rows, ahead, s.products);
+        scale_scores(a.layout, tile, width, rows.count, s.products, s.scores);
+    } else {
+        score<U, S>(a, tile, width, rows, ahead, s.scores);
+    }
     mask_fillers(a.layout, tile, rows.count, s.scores);
+    float scales[GROUP_ROWS];
     for (int64_t row = 0; row < rows.count; ++row) {
-        soften_row<U>(s.scores + row * KEY_TILE, width, rows.visible[row] - tile.start,
-                      a.scale * SCORE_UNIT<U>, s.weights + row * KEY_TILE / U::PER_UNIT, sums,
-                      rows.first + row, dim);
+        float* scores = s.scores + row * KEY_TILE;
+        auto* weights = s.weights + row * KEY_TILE / U::PER_UNIT;
+        auto soften = [&](auto* target) {
+            soften_row<U>(scores, width, rows.visible[row] - tile.start, rows.factors[row].factor,
+                          target, sums, rows.first + row, dim);
+        };
+        if constexpr (HAS_SCALES<U>) {
+            soften(scores);
+            scales[row] = quantize_weights(a.layout, tile, width, scores, weights);
+        } else {
+            soften(reinterpret_cast<typename U::Element*>(weights));
+        }
     }
     Values<U> parts[MAX_PARTS] = {};
     const int64_t num_parts = find_values(a, tile, visible, s.halves, parts);
-    add_values<U, S>(parts, num_parts, rows.count, dim, s.weights, ahead,
-                     sums.values + rows.first * dim);
+    float* values = sums.values + rows.first * dim;
+    if constexpr (HAS_SCALES<U>) {
+        std::fill_n(s.products, rows.count * dim, 0);
+        add_values<U, S>(parts, num_parts, rows.count, dim, s.weights, ahead, s.products);
+        for (int64_t row = 0; row < rows.count; ++row) {
+            add_scaled(s.products + row * dim, dim, scales[row], values + row * dim);
+        }
+    } else {
+        add_values<U, S>(parts, num_parts, rows.count, dim, s.weights, ahead, values);
+    }
 }
 
 // All rows of a task, group by group. The next tile is fetched meanwhile: by the steps of the products,
@@ -87,8 +117,8 @@ void attend_tile(const Attention<U>& a, const Task& task, TileWalk<U>& walk, Scr
         const Tile<U> tile = walk.tile().of_head(head, a.layout);
         for (int64_t group = 0; group < num_groups; ++group) {
             const int64_t first = first_row(group), row = head * num_rows + first;
-            const Rows<U> rows = {s.queries + row * a.dim_units(), s.visible + first,
-                                  first_row(group + 1) - first, row};
+            const Rows<U> rows = {s.queries + row * a.dim_units(), s.factors + row,
+                                  s.visible + first, first_row(group + 1) - first, row};
             if (num_tiles > 1) {
                 ahead.fetch(share);
                 attend_rows<U, Slab>(a, tile, rows, ahead, s, sums);
@@ -172,9 +202,9 @@ extern "C" void paged_attention(const void* q, const void* pages,
                                 const int32_t* query_start_loc, void* out, int64_t num_requests,
                                 int64_t num_heads, int64_t num_kv_heads, int64_t head_dim,
                                 int64_t block_size, int64_t q_stride, int64_t table_stride,
-                                float scale, int32_t dtype) {
+                                float scale, int32_t dtype, int32_t cache_dtype) {
     const profile::Timer timer(profile::Part::ATTENTION);
-    with_unit(dtype, [&](auto unit) {
+    with_kv_unit(dtype, cache_dtype, [&](auto unit) {
         using U = decltype(unit);
         using Unit = typename U::Unit;
         using Element = typename U::Element;

@@ -2,39 +2,31 @@
 
 #include "quantize_rows.h"
 
+#include "bytes.h"
 #include "parallel.h"
-#include "vec.h"
 
 namespace {
 
-constexpr float LARGEST = 127.0f;
-// Groups of smaller numbers count as zeros: the inverse of their scale might overflow.
-constexpr float SMALLEST = 1e-30f;
-
-// Without their signs, numbers are in the order of their bits, and what is not finite comes last.
 template <int SIZE, typename T>
 float range_of(const T* x) {
     VecI magnitudes = {};
     for (int i = 0; i < SIZE; i += VEC) {
-        magnitudes = max(magnitudes, bit_cast<VecI>(load(x + i)) & 0x7fffffff);
+        magnitudes = max(magnitudes, magnitude(load(x + i)));
     }
     return bit_cast<float>(max(magnitudes));
 }
 
 template <int SIZE, typename T>
 void quantize_group(const T* x, float range, QuantizedGroup<SIZE>& group) {
-    const bool is_zero = range < SMALLEST;
-    const float inverse = is_zero ? 0.0f : LARGEST / range;
-    // Adding it rounds to the nearest whole number, which the last bits then are.
-    const Vec magic = splat(12582912.0f);  // 1.5 * 2^23
+    const ByteScale of_group(range, LARGEST_BYTE);
     VecU totals = {};
     for (int i = 0; i < SIZE; i += VEC) {
-        const VecU rounded = bit_cast<VecU>(load(x + i) * inverse + magic);
-        totals += rounded - bit_cast<VecU>(magic);
-        store(group.values + i, rounded);
+        const VecU bytes = rounded(load(x + i) * of_group.inverse);
+        totals += bytes;
+        store(group.values + i, bytes);
     }
     const uint32_t total = sum(totals);
-    group.scale = is_zero ? 0.0f : range * (1 / LARGEST) + (range - range);
+    group.scale = of_group.scale;
     group.sum = group.scale * static_cast<int32_t>(total);
     group.offset = static_cast<int32_t>(total * -128u);
 }

@@ -97,7 +97,7 @@ inline __attribute__((always_inline)) void multiply_columns(
             for (int v = 0; v < VECS; ++v) weight[v] = W::unit(groups, unit, first + v);
 #pragma GCC unroll 8
             for (int r = 0; r < ROWS; ++r) {
-                const uint32_t unit_x = x[r * x_stride].units()[unit];
+                const VecU unit_x = VecU{} + x[r * x_stride].units()[unit];
 #pragma GCC unroll 8
                 for (int v = 0; v < VECS; ++v) {
                     products[r][v] = multiply_add_bytes(products[r][v], weight[v], unit_x);

@@ -7,41 +7,11 @@
 // bytes are stored 128 higher; sums begin with the activations' offset, which takes that out again.
 #pragma once
 
+#include "bytes.h"
 #include "panels.h"
 #include "quantize_rows.h"
 
-// Adds to each sum the products of four unsigned bytes of the weight and the four signed ones of x.
-inline VecI multiply_add_bytes(VecI sum, VecU weight, uint32_t x) {
-    const VecU both = VecU{} + x;
-#if defined(__AVX512VNNI__)
-    return (VecI)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)weight, (__m512i)both);
-#elif defined(__AVXVNNI__) && !defined(__AVX512F__)
-    return (VecI)_mm256_dpbusd_avx_epi32((__m256i)sum, (__m256i)weight, (__m256i)both);
-#elif defined(__SSE2__)
-    // Sums of two products of bytes would overflow 16 bits, and saturate. So every other byte makes a
-    // number of 16 bits, and the products of two of these make one of 32.
-    const VecU even = weight & 0x00ff00ff, odd = weight >> 8 & 0x00ff00ff;
-    const auto x_odd = bit_cast<VecShort>(both) >> 8;
-    const auto x_even = bit_cast<VecShort>(both << 8) >> 8;
-#if defined(__AVX512BW__)
-    return sum + (VecI)_mm512_madd_epi16((__m512i)even, (__m512i)x_even) +
-           (VecI)_mm512_madd_epi16((__m512i)odd, (__m512i)x_odd);
-#elif defined(__AVX2__)
-    return sum + (VecI)_mm256_madd_epi16((__m256i)even, (__m256i)x_even) +
-           (VecI)_mm256_madd_epi16((__m256i)odd, (__m256i)x_odd);
-#else
-    return sum + (VecI)_mm_madd_epi16((__m128i)even, (__m128i)x_even) +
-           (VecI)_mm_madd_epi16((__m128i)odd, (__m128i)x_odd);
-#endif
-#else
-    for (int byte = 0; byte < 4; ++byte) {
-        sum += bit_cast<VecI>(weight >> 8 * byte & 0xff) * int8_t(x >> 8 * byte);
-    }
-    return sum;
-#endif
-}
-
-// Whether that is one instruction.
+// Whether products of bytes are added by one instruction.
 #if defined(__AVX512VNNI__) || (defined(__AVXVNNI__) && !defined(__AVX512F__))
 constexpr bool MULTIPLIES_BYTES = true;
 #else

@@ -4,6 +4,7 @@
 #include "ops.h"
 #include "parallel.h"
 #include "profile.h"
+#include "quantize_head.h"
 
 namespace {
 
@@ -28,10 +29,20 @@ void rotate(const T* source, T* target, const float* cos_sin, int64_t head_dim) 
 template <typename U>
 void store_key(const typename U::Element* key, typename U::Unit* lane, const float* cos_sin,
                const KvLayout<U>& layout) {
-    typename U::Unit rotated[MAX_HEAD_DIM];
-    rotate(key, reinterpret_cast<typename U::Element*>(rotated), cos_sin, layout.head_dim);
-    for (int64_t unit = 0; unit < layout.head_dim / U::PER_UNIT; ++unit) {
-        lane[unit * layout.key_stride()] = rotated[unit];
+    using Element = typename U::Element;
+    alignas(64) typename U::Unit units[MAX_HEAD_DIM];
+    if constexpr (HAS_SCALES<U>) {
+        alignas(64) Element rotated[MAX_HEAD_DIM];
+        rotate(key, rotated, cos_sin, layout.head_dim);
+        const float scale =
+            quantize_head(rotated, layout.head_dim, reinterpret_cast<int8_t*>(units));
+        lane[layout.scales()] = bit_cast<uint32_t>(scale);
+        for (int64_t unit = 0; unit < layout.dim_units(); ++unit) units[unit] ^= 0x80808080;
+    } else {
+        rotate(key, reinterpret_cast<Element*>(units), cos_sin, layout.head_dim);
+    }
+    for (int64_t unit = 0; unit < layout.dim_units(); ++unit) {
+        lane[unit * layout.key_stride()] = units[unit];
     }
 }
 
@@ -40,8 +51,12 @@ void store_key(const typename U::Element* key, typename U::Unit* lane, const flo
 template <typename U>
 void fetch_lane(const typename U::Unit* page, int64_t lane, const KvLayout<U>& layout) {
     constexpr int64_t LINE_UNITS = 64 / sizeof(typename U::Unit);
-    for (int64_t unit = 0; unit < layout.head_dim / U::PER_UNIT; ++unit) {
+    for (int64_t unit = 0; unit < layout.dim_units(); ++unit) {
         __builtin_prefetch(page + lane + unit * layout.key_stride(), 1);
+    }
+    if constexpr (HAS_SCALES<U>) {
+        __builtin_prefetch(page + lane + layout.scales(), 1);
+        __builtin_prefetch(page + lane + layout.page_units() + layout.scales(), 1);
     }
     const auto* values = page + layout.page_units() + lane / U::PER_UNIT * layout.value_stride();
     for (int64_t unit = 0; unit < layout.value_stride(); unit += LINE_UNITS) {
@@ -64,14 +79,14 @@ struct Slots {
     }
 };
 
-void store_value(const float* values, const Slots&, int64_t, int64_t, float* row, int64_t dim) {
+void copy_value(const float* values, const Slots&, int64_t, int64_t, float* row, int64_t dim) {
     memcpy(row, values, dim * sizeof *row);
 }
 
 // Neighbouring tokens share units. Where they are neighbours in the step, too, the first one writes
 // whole units; else each writes its halves, which another thread's leave alone.
-void store_value(const BFloat16* values, const Slots& slots, int64_t token, int64_t stride,
-                 uint32_t* row, int64_t dim) {
+void copy_value(const BFloat16* values, const Slots& slots, int64_t token, int64_t stride,
+                uint32_t* row, int64_t dim) {
     if (slots.is_pair(token)) {
         const BFloat16* next = values + stride;
         for (int64_t i = 0; i < dim; ++i) {
@@ -83,6 +98,23 @@ void store_value(const BFloat16* values, const Slots& slots, int64_t token, int6
     }
 }
 
+// Puts a value into its lane of a page. As bytes each token writes its own, which leaves alone those of
+// another thread in the same unit.
+template <typename U>
+void store_value(const typename U::Element* values, const Slots& slots, int64_t token,
+                 int64_t stride, typename U::Unit* page, const KvLayout<U>& layout) {
+    const int64_t lane = slots.lane(token), dim = layout.head_dim;
+    auto* row = page + lane / U::PER_UNIT * layout.value_stride();
+    if constexpr (HAS_SCALES<U>) {
+        alignas(64) int8_t bytes[MAX_HEAD_DIM];
+        page[layout.scales() + lane] = bit_cast<uint32_t>(quantize_head(values, dim, bytes));
+        auto* own = reinterpret_cast<int8_t*>(row) + lane % U::PER_UNIT;
+        for (int64_t i = 0; i < dim; ++i) own[U::PER_UNIT * i] = bytes[i];
+    } else {
+        copy_value(values, slots, token, stride, row, dim);
+    }
+}
+
 }  // namespace
 
 extern "C" void rope_and_store_kv(void* q, const void* k, const void* v, const float* cos_sin,
@@ -90,11 +122,11 @@ extern "C" void rope_and_store_kv(void* q, const void* k, const void* v, const f
                                   const int64_t* slot_mapping, int64_t num_tokens,
                                   int64_t num_heads, int64_t num_kv_heads, int64_t head_dim,
                                   int64_t block_size, int64_t q_stride, int64_t k_stride,
-                                  int64_t v_stride, int32_t dtype) {
+                                  int64_t v_stride, int32_t dtype, int32_t cache_dtype) {
     const profile::Timer timer(profile::Part::ROPE_AND_KV_WRITE);
     const int64_t row_size = (num_heads + 2 * num_kv_heads) * head_dim;
     const Slots slots = {slot_mapping, num_tokens, block_size};
-    with_unit(dtype, [&](auto unit) {
+    with_kv_unit(dtype, cache_dtype, [&](auto unit) {
         using U = decltype(unit);
         using Unit = typename U::Unit;
         using Element = typename U::Element;
@@ -119,10 +151,8 @@ extern "C" void rope_and_store_kv(void* q, const void* k, const void* v, const f
             for (int64_t head = 0; head < num_kv_heads; ++head) {
                 Unit* page = static_cast<Unit*>(pages) + layout.keys(slots.block(token), head);
                 store_key<U>(keys + head * head_dim, page + lane, angles, layout);
-                store_value(
-                    values + head * head_dim, slots, token, v_stride,
-                    page + layout.page_units() + lane / U::PER_UNIT * layout.value_stride(),
-                    head_dim);
+                store_value<U>(values + head * head_dim, slots, token, v_stride,
+                               page + layout.page_units(), layout);
             }
         });
     });

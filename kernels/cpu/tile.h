@@ -6,6 +6,7 @@
 // Source: the loop structure is that of BLIS (Van Zee and van de Geijn, 2015).
 #pragma once
 
+#include "bytes.h"
 #include "vec.h"
 
 // The sums fill the registers: 6 x 4 of the 32 that AVX-512 and NEON have, 6 x 2 of 16 elsewhere.
@@ -18,10 +19,13 @@ constexpr int TILE_ROWS = 6;
 
 constexpr int64_t CACHE_LINE = 64;
 
-// A unit is what one step along k multiplies: one float32, or two neighbours in bfloat16.
+// A unit is what one step along k multiplies: one float32, two neighbours in bfloat16, four in bytes.
+// Sums are vectors of numbers.
 struct Float32Unit {
     using Element = float;
     using Unit = float;
+    using Number = float;
+    using Sum = Vec;
     static constexpr int PER_UNIT = 1;
     // The unit with only its first element, the other one zero.
     static float first_of(float unit) { return unit; }
@@ -34,6 +38,8 @@ struct Float32Unit {
 struct BFloat16Unit {
     using Element = BFloat16;
     using Unit = uint32_t;
+    using Number = float;
+    using Sum = Vec;
     static constexpr int PER_UNIT = 2;
     static uint32_t first_of(uint32_t unit) { return unit & 0xffff; }
 
@@ -45,6 +51,20 @@ struct BFloat16Unit {
         sum = fma(bit_cast<Vec>(pairs << 16), bit_cast<Vec>(both << 16), sum);
         return fma(bit_cast<Vec>(pairs & 0xffff0000), bit_cast<Vec>(both & 0xffff0000), sum);
 #endif
+    }
+};
+
+// Of the two factors of a product one has signs, of the right-hand matrix or else of the left-hand one.
+template <bool IS_RIGHT_SIGNED>
+struct ByteUnit {
+    using Unit = uint32_t;
+    using Number = int32_t;
+    using Sum = VecI;
+    static constexpr int PER_UNIT = 4;
+
+    static VecI multiply_add(VecI sum, VecU b, uint32_t a) {
+        const VecU both = VecU{} + a;
+        return IS_RIGHT_SIGNED ? multiply_add_bytes(sum, both, b) : multiply_add_bytes(sum, b, both);
     }
 };
 
@@ -109,7 +129,7 @@ using StreamedSlab = FetchingSlab<U, VECS, VECS * sizeof(Vec)>;
 template <typename U, typename S, int ROWS, int VECS>
 inline __attribute__((always_inline)) void add_products(const S slab,
                                                         Matrix<const typename U::Unit> a,
-                                                        Vec (&sums)[ROWS][VECS]) {
+                                                        typename U::Sum (&sums)[ROWS][VECS]) {
     // Rows are addressed in threes, none to two strides from a pointer. One pointer for each row would
     // be more than there are registers, and what is left over goes where vectors are worked on.
     constexpr int GROUP = 3;
@@ -138,8 +158,8 @@ inline __attribute__((always_inline)) void add_products(const S slab,
 // might be none, compilers keep a second copy of the sums in memory
 template <typename U, int ROWS, int VECS, typename S>
 void multiply_tile(Matrix<const typename U::Unit> a, const S* slabs, int64_t num_slabs,
-                   Matrix<float> c) {
-    Vec sums[ROWS][VECS];
+                   Matrix<typename U::Number> c) {
+    typename U::Sum sums[ROWS][VECS];
     // Unrolled by hand, or compilers take the sums through memory.
 #pragma GCC unroll 8
     for (int r = 0; r < ROWS; ++r) {
@@ -160,7 +180,7 @@ void multiply_tile(Matrix<const typename U::Unit> a, const S* slabs, int64_t num
 // c[num_rows][VECS * VEC] += a[num_rows][..] * the slabs, one below the other
 template <typename U, int VECS, typename S = Slab<U, VECS>>
 void multiply_rows(int64_t num_rows, Matrix<const typename U::Unit> a, const S* slabs,
-                   int64_t num_slabs, Matrix<float> c) {
+                   int64_t num_slabs, Matrix<typename U::Number> c) {
     constexpr decltype(&multiply_tile<U, 1, VECS, S>) TILE[TILE_ROWS + 1] = {
         nullptr,
         multiply_tile<U, 1, VECS, S>,

@@ -109,6 +109,7 @@ inline V load_bits(const T* p) {
 }
 
 inline Vec load(const float* p) { return load_bits<Vec>(p); }
+inline VecI load(const int32_t* p) { return load_bits<VecI>(p); }
 
 inline VecU widen(VecHalf half) {
 #ifdef __AVX512F__
@@ -138,6 +139,7 @@ inline Vec load(const Float16* p) {
 }
 
 inline void store(float* p, Vec v) { memcpy(p, &v, sizeof v); }
+inline void store(int32_t* p, VecI v) { memcpy(p, &v, sizeof v); }
 
 // The last byte of each lane.
 inline void store(int8_t* p, VecU v) {

@@ -140,11 +140,19 @@ def paged(chunks: list[tuple[int, int]]) -> PagedTokens:
     )
 
 
-def decoder_of(shape: Shape, layers: list[LayerWeights], embed_tokens: Tensor) -> DecoderLayers:
-    """Return a decoder whose cache holds NaN."""
-    size = page_size(BLOCK_SIZE, shape.head_dim)
-    cache = torch.full((len(layers), 8 * len(ROWS), shape.num_kv_heads, 2, size), math.nan)
-    pages = [KvPages(layer, BLOCK_SIZE, shape.head_dim) for layer in cache.to(embed_tokens.dtype)]
+def decoder_of(
+    shape: Shape,
+    layers: list[LayerWeights],
+    embed_tokens: Tensor,
+    cache_dtype: torch.dtype | None = None,
+) -> DecoderLayers:
+    """Return a decoder whose cache holds NaN, or of int8 -1."""
+    cache_dtype = cache_dtype or embed_tokens.dtype
+    size = page_size(BLOCK_SIZE, shape.head_dim, cache_dtype)
+    nobodys = math.nan if cache_dtype.is_floating_point else -1
+    cache_shape = (len(layers), 8 * len(ROWS), shape.num_kv_heads, 2, size)
+    cache = torch.full(cache_shape, nobodys, dtype=cache_dtype)
+    pages = [KvPages(layer, BLOCK_SIZE, shape.head_dim) for layer in cache]
     return DecoderLayers(
         layers,
         pages,
@@ -220,8 +228,9 @@ def test_works_without_a_compiler(no_library: None, dtype: torch.dtype) -> None:
 
 
 @DTYPES
+@pytest.mark.parametrize("cache_dtype", [None, torch.int8], ids=str)
 def test_quantized_layers_answer_in_one_call_as_one_by_one(
-    cpu: ctypes.CDLL, dtype: torch.dtype
+    cpu: ctypes.CDLL, dtype: torch.dtype, cache_dtype: torch.dtype | None
 ) -> None:
     shape = SHAPES[0]
 
@@ -238,6 +247,7 @@ def test_quantized_layers_answer_in_one_call_as_one_by_one(
         shape,
         [layer(quantize_int8), layer(quantize_int4)],
         torch.randn(num_tokens, shape.hidden).to(dtype),
+        cache_dtype,
     )
     step = (
         torch.arange(num_tokens).int().flip(0),

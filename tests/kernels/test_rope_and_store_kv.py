@@ -43,15 +43,23 @@ class Step:
 
     @staticmethod
     def random(
-        num_tokens: int, num_heads: int, num_kv_heads: int, head_dim: int, dtype: torch.dtype
+        num_tokens: int,
+        num_heads: int,
+        num_kv_heads: int,
+        head_dim: int,
+        dtype: torch.dtype,
+        cache_dtype: torch.dtype | None = None,
     ) -> "Step":
         fused = torch.randn(num_tokens, num_heads + 2 * num_kv_heads, head_dim).to(dtype)
         q, kv = fused[:, :num_heads], fused[:, num_heads:]
         k, v = kv[:, :num_kv_heads], kv[:, num_kv_heads:]
         block_size = 5
         num_blocks = num_tokens // block_size + 3
-        shape = (num_blocks, num_kv_heads, 2, page_size(block_size, head_dim))
-        pages = KvPages(torch.full(shape, math.nan).to(dtype), block_size, head_dim)
+        cache_dtype = cache_dtype or dtype
+        shape = (num_blocks, num_kv_heads, 2, page_size(block_size, head_dim, cache_dtype))
+        # Four bytes of -1 are NaN, if they are a scale.
+        nobodys = math.nan if cache_dtype.is_floating_point else -1
+        pages = KvPages(torch.full(shape, nobodys, dtype=cache_dtype), block_size, head_dim)
         slots = torch.randperm(num_blocks * block_size)[:num_tokens]
         positions = torch.randint(NUM_POSITIONS, (num_tokens,))
         return Step(q, k, v, positions, pages, slots)
@@ -123,3 +131,49 @@ def test_a_token_gets_the_same_bits_alone(cpu: ctypes.CDLL) -> None:
         block, lane = slot.view(1) // 5, int(slot % 5)
         for ours, whole in zip(lone.pages.read(block, 5), step.pages.read(block, 5), strict=True):
             assert torch.equal(ours[lane], whole[lane])
+
+
+@DTYPES
+@pytest.mark.parametrize("head_dim", [2, 16, 18, 64, 72, 256])
+def test_a_cache_of_bytes_holds_what_the_reference_makes_of_the_numbers(
+    cpu: ctypes.CDLL, head_dim: int, dtype: torch.dtype
+) -> None:
+    set_num_threads(3)
+    step = Step.random(301, 4, 2, head_dim, dtype)
+    step.k[3], step.v[4] = 0, 1e-35
+    in_bytes = Step.random(301, 4, 2, head_dim, dtype, torch.int8)
+    in_bytes = replace(step, q=step.q.clone(), pages=in_bytes.pages)
+    step.run()
+    in_bytes.run()
+    assert torch.equal(in_bytes.q, step.q)
+    blocks = torch.arange(len(step.pages.tensor))
+    keys, values = step.pages.read(blocks, NUM_POSITIONS**2)
+    expected = replace(in_bytes.pages, tensor=torch.full_like(in_bytes.pages.tensor, -1))
+    expected.write(step.slot_mapping, keys[step.slot_mapping], values[step.slot_mapping])
+    for ours, theirs, numbers in zip(
+        in_bytes.pages.read(blocks, NUM_POSITIONS**2),
+        expected.read(blocks, NUM_POSITIONS**2),
+        (keys, values),
+        strict=True,
+    ):
+        # What nobody wrote has no scale.
+        assert torch.equal(ours.isnan(), theirs.isnan())
+        written = ours[step.slot_mapping]
+        assert torch.equal(written, theirs[step.slot_mapping])
+        numbers = numbers[step.slot_mapping].float()
+        half_a_byte = numbers.abs().amax(-1, keepdim=True) / 254
+        assert ((written - numbers).abs() <= 1.01 * half_a_byte + 1e-34).all()
+
+
+@DTYPES
+def test_a_cache_of_bytes_tells_of_what_is_not_a_number(
+    cpu: ctypes.CDLL, dtype: torch.dtype
+) -> None:
+    step = Step.random(6, 4, 2, 16, dtype, torch.int8)
+    step.k[1, 0, 3], step.v[2, 1, 5] = math.inf, math.nan
+    step.run()
+    keys, values = step.pages.read(torch.arange(len(step.pages.tensor)), NUM_POSITIONS)
+    is_nan = torch.zeros(2, 6, 2, dtype=torch.bool)
+    is_nan[0, 1, 0] = is_nan[1, 2, 1] = True
+    found = torch.stack([keys[step.slot_mapping], values[step.slot_mapping]]).isnan()
+    assert torch.equal(found, is_nan.unsqueeze(-1).expand(found.shape))
