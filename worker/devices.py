@@ -50,16 +50,22 @@ def choose_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
 
 def choose_cache_dtype(name: KvCacheDtype, dtype: torch.dtype, device: torch.device) -> torch.dtype:
     """Return the type of the KV cache of a model that computes in `dtype`."""
-    if name == "auto":
-        return dtype
-    if not runs_beside_cpu(device):
-        raise StartupError(
-            f"--kv-cache-dtype {name} is for GPUs, and the model runs on the CPU. Leave the flag"
-            " out."
-        )
-    if not has_fp8(device):
-        raise StartupError(f"--kv-cache-dtype {name} wants {GPUS_WITH_FP8}. Leave the flag out.")
-    return torch.float8_e4m3fn
+    match name, runs_beside_cpu(device):
+        case "auto", _:
+            return dtype
+        case "int8", False:
+            return torch.int8
+        case "fp8", True if has_fp8(device):
+            return torch.float8_e4m3fn
+        case "int8", True:
+            reason = "is for CPUs, and the model runs on a GPU. Give fp8"
+        case _, False:
+            reason = "is for GPUs, and the model runs on the CPU. Give int8"
+        case _:
+            raise StartupError(
+                f"--kv-cache-dtype {name} wants {GPUS_WITH_FP8}. Leave the flag out."
+            )
+    raise StartupError(f"--kv-cache-dtype {name} {reason}, or leave the flag out.")
 
 
 def check_quantization(quantization: Quantization | None, device: torch.device) -> None:

@@ -172,8 +172,8 @@ def _with_memory(
 
 def _cpu_runner(model: _Model) -> ModelRunner:
     config, limits = model.config, model.limits
-    dtype, (num_blocks,) = model.weights.embed_tokens.dtype, limits.num_blocks
-    kv_cache = allocate_kv_cache(config, num_blocks, limits.block_size, dtype)
+    (num_blocks,) = limits.num_blocks
+    kv_cache = allocate_kv_cache(config, num_blocks, limits.block_size, model.cache_dtype)
     decoder = Decoder(config, model.weights, kv_cache.layers, limits.max_model_len)
     if decoder.is_native:
         # What torch still does in a step is small, and after it OpenMP's threads would spin for

@@ -43,7 +43,7 @@ class PlanSettings:
     max_num_batched_tokens: Count | None = None
     """Most tokens of one step; unset: 512 on a CPU, 8,192 on a GPU."""
     kv_cache_dtype: KvCacheDtype = "auto"
-    """Type of the KV cache on a GPU: with fp8 it holds twice the tokens; auto is the dtype."""
+    """Type of the KV cache: on a GPU fp8, on a CPU int8 take half the memory; auto is the dtype."""
     kv_cache_memory_bytes: Bytes | None = None
     """Memory for the KV cache; unset: what the share of a GPU leaves, 4 GiB at most on a CPU."""
     gpu_memory_utilization: Share = 0.9

@@ -47,12 +47,16 @@ def test_auto_is_bfloat16_on_a_gpu_and_any_type_is_taken() -> None:
     assert choose_dtype("float32", CUDA) == torch.float32
 
 
-def test_a_cache_of_eight_bits_is_for_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_device_has_a_cache_of_eight_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
     assert choose_cache_dtype("auto", torch.bfloat16, CUDA) == torch.bfloat16
     assert choose_cache_dtype("auto", torch.float32, CPU) == torch.float32
     assert choose_cache_dtype("fp8", torch.bfloat16, CUDA) == torch.float8_e4m3fn
-    with pytest.raises(StartupError, match="--kv-cache-dtype fp8 is for GPUs"):
+    assert choose_cache_dtype("int8", torch.bfloat16, CPU) == torch.int8
+    assert choose_cache_dtype("int8", torch.float32, CPU) == torch.int8
+    with pytest.raises(StartupError, match="--kv-cache-dtype int8 is for CPUs, .* Give fp8, or"):
+        choose_cache_dtype("int8", torch.bfloat16, CUDA)
+    with pytest.raises(StartupError, match="--kv-cache-dtype fp8 is for GPUs, .* Give int8, or"):
         choose_cache_dtype("fp8", torch.bfloat16, CPU)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 6))
     with pytest.raises(StartupError, match="compute capability 8.9"):

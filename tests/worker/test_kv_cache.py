@@ -19,12 +19,17 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> ModelConfig:
     return ModelConfig.from_gguf(GGUFFile.open(path))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("dtype", "numbers_per_token"),
+    # Of int8 with a scale, as large as four numbers.
+    [(torch.float32, 16), (torch.bfloat16, 16), (torch.int8, 16 + 4)],
+    ids=str,
+)
 def test_cache_holds_keys_and_values_of_every_layer(
-    config: ModelConfig, dtype: torch.dtype
+    config: ModelConfig, dtype: torch.dtype, numbers_per_token: int
 ) -> None:
     cache = kv_cache.allocate_kv_cache(config, 10, 16, dtype)
-    assert cache.tensor.shape == (2, 10, 2, 2, 16 * 16)
+    assert cache.tensor.shape == (2, 10, 2, 2, 16 * numbers_per_token)
     assert cache.tensor.dtype == dtype
     assert not cache.tensor.any()
     assert [pages.tensor.data_ptr() for pages in cache.layers] == [
