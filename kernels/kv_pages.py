@@ -12,7 +12,7 @@ A page of int8 ends with a float32 for each token, what its bytes are multiplied
 for each token and head the largest magnitude / 127. Keys are stored 128 higher, without signs,
 as the products of bytes want it.
 
-Source: a scale for each token and head is that of KVQuant's and vLLM's 8-bit caches.
+Source: products of bytes with a scale for each token are SageAttention's (Zhang et al., 2024).
 """
 
 from dataclasses import dataclass

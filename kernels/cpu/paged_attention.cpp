@@ -75,15 +75,17 @@ void attend_rows(const Attention<U>& a, const Tile<U>& tile, const Rows<U>& rows
     for (int64_t row = 0; row < rows.count; ++row) {
         float* scores = s.scores + row * KEY_TILE;
         auto* weights = s.weights + row * KEY_TILE / U::PER_UNIT;
-        auto soften = [&](auto* target) {
+        auto soften = [&](auto use) {
             soften_row<U>(scores, width, rows.visible[row] - tile.start, rows.factors[row].factor,
-                          target, sums, rows.first + row, dim);
+                          sums, rows.first + row, dim, use);
         };
         if constexpr (HAS_SCALES<U>) {
-            soften(scores);
-            scales[row] = quantize_weights(a.layout, tile, width, scores, weights);
+            ByteWeights<U> in_bytes(a.layout, tile);
+            soften([&](int64_t lane, Vec weight) { in_bytes.add(lane, weight); });
+            scales[row] = in_bytes.finish(width, reinterpret_cast<int8_t*>(weights));
         } else {
-            soften(reinterpret_cast<typename U::Element*>(weights));
+            auto* target = reinterpret_cast<typename U::Element*>(weights);
+            soften([&](int64_t lane, Vec weight) { store(target + lane, weight); });
         }
     }
     Values<U> parts[MAX_PARTS] = {};
