@@ -47,11 +47,12 @@ def loaded_runner(model: Path, *, dtype: Dtype = "float32") -> ModelRunner:
     return runner
 
 
-def poisoned_runner(model: Path) -> ModelRunner:
+def poisoned_runner(model: Path, *, cache_dtype: torch.dtype = torch.float32) -> ModelRunner:
     """Return a float32 runner whose unused rows hold trap values and whose cache holds NaN."""
     config, checkpoint = open_model(settings_for(model))
-    kv_cache = allocate_kv_cache(config, NUM_BLOCKS, BLOCK_SIZE, torch.float32)
-    kv_cache.tensor.fill_(math.nan)
+    kv_cache = allocate_kv_cache(config, NUM_BLOCKS, BLOCK_SIZE, cache_dtype)
+    # Of int8, scales of four bytes of -1 are NaN.
+    kv_cache.tensor.fill_(math.nan if cache_dtype.is_floating_point else -1)
     limits = _limits(config, NUM_BLOCKS, BLOCK_SIZE)
     weights = load_weights(config, checkpoint, torch.float32)
     decoder = Decoder(config, weights, kv_cache.layers, limits.max_model_len)

@@ -60,11 +60,14 @@ def settings(path: Path) -> WorkerSettings:
 
 
 def our_logits(
-    demo: Demo, dtype: torch.dtype, quantization: Quantization | None = None
+    demo: Demo,
+    dtype: torch.dtype,
+    quantization: Quantization | None = None,
+    cache_dtype: torch.dtype | None = None,
 ) -> torch.Tensor:
     """Return the decoder's logits after each token of the text, computed in two chunks."""
     config, checkpoint = open_model(settings(demo.path))
-    kv_cache = allocate_kv_cache(config, 128, BLOCK_SIZE, dtype)
+    kv_cache = allocate_kv_cache(config, 128, BLOCK_SIZE, cache_dtype or dtype)
     weights = load_weights(config, checkpoint, dtype, quantization)
     decoder = Decoder(config, weights, kv_cache.layers, NUM_TOKENS)
     blocks = list(range(100, 100 - NUM_TOKENS // BLOCK_SIZE, -1))
@@ -103,6 +106,12 @@ def test_quantized_weights_cost_little_perplexity(
     exact = logprobs_of_text(demo.logits, demo.text).mean()
     ours = logprobs_of_text(our_logits(demo, torch.bfloat16, quantization), demo.text).mean()
     assert (exact - ours).exp() - 1 <= largest_rise
+
+
+def test_an_int8_cache_costs_little_perplexity(demo: Demo) -> None:
+    exact = logprobs_of_text(demo.logits, demo.text).mean()
+    ours = our_logits(demo, torch.bfloat16, cache_dtype=torch.int8)
+    assert (exact - logprobs_of_text(ours, demo.text).mean()).exp() - 1 <= 0.01
 
 
 def test_greedy_tokens_are_transformers(demo: Demo) -> None:

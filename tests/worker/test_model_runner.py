@@ -31,6 +31,12 @@ def driver(saved: tuple[Path, LlamaForCausalLM]) -> PlanDriver:
     return PlanDriver(poisoned_runner(saved[0]), BLOCK_SIZE)
 
 
+@pytest.fixture
+def int8_driver(saved: tuple[Path, LlamaForCausalLM]) -> PlanDriver:
+    """The same with a cache of bytes."""
+    return PlanDriver(poisoned_runner(saved[0], cache_dtype=torch.int8), BLOCK_SIZE)
+
+
 @pytest.fixture(scope="module")
 def expected(saved: tuple[Path, LlamaForCausalLM]) -> list[int]:
     return greedy_tokens(saved[1], PROMPT, COUNT)
@@ -41,6 +47,12 @@ def test_greedy_tokens_are_transformers_whatever_the_chunk(
     driver: PlanDriver, expected: list[int], chunk: int
 ) -> None:
     assert driver.generate(3, PROMPT, COUNT, chunk) == expected
+
+
+def test_tokens_of_an_int8_cache_are_the_same_whatever_the_chunk(int8_driver: PlanDriver) -> None:
+    whole = int8_driver.generate(0, PROMPT, COUNT, len(PROMPT))
+    for row, chunk in enumerate((1, 3, 4), start=1):
+        assert int8_driver.generate(row, PROMPT, COUNT, chunk) == whole
 
 
 @pytest.mark.parametrize(
@@ -93,7 +105,9 @@ def test_a_step_without_work_only_frees(driver: PlanDriver, expected: list[int])
     assert driver.generate(0, PROMPT, COUNT, 13) == expected
 
 
-def test_forks_share_the_prompt_and_go_on_apart(driver: PlanDriver) -> None:
+@pytest.mark.parametrize("cache", ["driver", "int8_driver"])
+def test_forks_share_the_prompt_and_go_on_apart(cache: str, request: pytest.FixtureRequest) -> None:
+    driver: PlanDriver = request.getfixturevalue(cache)
     alone = {}
     for row, seed in ((0, 40), (1, 41), (2, 42)):
         driver.add(row, PROMPT, sampling=SEEDED, seed=seed)
@@ -117,7 +131,11 @@ def test_forks_share_the_prompt_and_go_on_apart(driver: PlanDriver) -> None:
     assert together == {10: alone[40], 11: alone[41], 12: alone[42]}
 
 
-def test_a_row_that_comes_back_draws_the_same_tokens(driver: PlanDriver) -> None:
+@pytest.mark.parametrize("cache", ["driver", "int8_driver"])
+def test_a_row_that_comes_back_draws_the_same_tokens(
+    cache: str, request: pytest.FixtureRequest
+) -> None:
+    driver: PlanDriver = request.getfixturevalue(cache)
     driver.add(0, PROMPT, sampling=SEEDED, seed=7)
     tokens = list(driver.step({0: len(PROMPT)}).token_ids)
     while len(tokens) < COUNT:
