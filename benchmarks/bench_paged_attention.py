@@ -1,6 +1,6 @@
 """Times paged attention on decoding and on whole prompts, in the shapes of 135M and 8B models.
 
-    python -m benchmarks.bench_paged_attention [--threads N]
+    python -m benchmarks.bench_paged_attention [--threads N --kv-cache-dtype int8]
 
 One operation follows the other on caches of their own, as on the layers of a model, so that keys
 and values come from memory. Decoding is bound by reading them, a prompt by arithmetic; the last
@@ -35,11 +35,14 @@ class Case:
     num_kv_heads: int
     head_dim: int
 
-    def layers(self, dtype: torch.dtype) -> list[KvPages]:
+    def layers(self, dtype: torch.dtype, cache_dtype: torch.dtype) -> list[KvPages]:
         """Return caches of TOTAL_BYTES, in huge pages as a worker's, that hold the same."""
         num_blocks = self.num_requests * self.blocks_each
-        page = page_size(BLOCK_SIZE, self.head_dim)
-        layer = torch.randn(num_blocks, self.num_kv_heads, 2, page).to(dtype)
+        page = page_size(BLOCK_SIZE, self.head_dim, cache_dtype)
+        layer = torch.empty(num_blocks, self.num_kv_heads, 2, page, dtype=cache_dtype)
+        slots = torch.arange(num_blocks * BLOCK_SIZE)
+        tokens = torch.randn(2, len(slots), self.num_kv_heads, self.head_dim).to(dtype)
+        KvPages(layer, BLOCK_SIZE, self.head_dim).write(slots, *tokens)
         num_layers = -(-TOTAL_BYTES // layer.nbytes)
         layers = HugePages().moved(layer.expand(num_layers, *layer.shape))
         return [KvPages(layer, BLOCK_SIZE, self.head_dim) for layer in layers]
@@ -63,11 +66,14 @@ class Case:
 
     def cache_bytes(self, dtype: torch.dtype) -> int:
         num_tokens = self.num_requests * self.seq_len
-        return 2 * num_tokens * self.num_kv_heads * self.head_dim * dtype.itemsize
+        page = page_size(BLOCK_SIZE, self.head_dim, dtype)
+        return 2 * num_tokens * self.num_kv_heads * page * dtype.itemsize // BLOCK_SIZE
 
 
 CASES = (
     Case(1, 256, 1, 9, 3, 64),
+    Case(1, 4096, 1, 9, 3, 64),
+    Case(64, 192, 1, 9, 3, 64),
     Case(64, 256, 1, 9, 3, 64),
     Case(16, 1024, 1, 32, 8, 128),
     Case(1, 1024, 1024, 9, 3, 64),
@@ -75,8 +81,8 @@ CASES = (
 )
 
 
-def bench(case: Case, dtype: torch.dtype, limits: MachineLimits) -> None:
-    layers, scale = case.layers(dtype), case.head_dim**-0.5
+def bench(case: Case, dtype: torch.dtype, cache_dtype: torch.dtype, limits: MachineLimits) -> None:
+    layers, scale = case.layers(dtype, cache_dtype), case.head_dim**-0.5
     q, tables, lens, starts = case.inputs(dtype)
 
     def attend(pages: KvPages) -> Tensor:
@@ -84,25 +90,27 @@ def bench(case: Case, dtype: torch.dtype, limits: MachineLimits) -> None:
 
     expected = paged_attention_reference(q, layers[0], tables, lens, starts, scale).float()
     error = (attend(layers[0]).float() - expected).abs().max()
-    if not error < (1e-4 if dtype == torch.float32 else 2**-5):
+    if not error < (1e-4 if cache_dtype == torch.float32 else 2**-5):
         raise SystemExit(f"wrong result: error {error:.1e} in {case}")
     turns = cycle(layers)
     ours_s = seconds_of(lambda: attend(next(turns)))
     bound_s = max(
-        case.flops() / limits.flops(dtype), case.cache_bytes(dtype) / limits.read_bytes_per_s
+        case.flops() / limits.flops(dtype), case.cache_bytes(cache_dtype) / limits.read_bytes_per_s
     )
     shape = f"{case.num_heads}/{case.num_kv_heads}x{case.head_dim}"
     print(
-        f"{str(dtype)[6:]:9}{case.num_requests:5}{case.seq_len:7}{case.num_new:6}{shape:>10}"
+        f"{str(cache_dtype)[6:]:9}{case.num_requests:5}{case.seq_len:7}{case.num_new:6}{shape:>10}"
         f"{ours_s * 1e6:10.0f}{case.flops() / ours_s / 1e9:8.1f}"
-        f"{case.cache_bytes(dtype) / ours_s / 1e9:8.1f}{bound_s / ours_s:8.0%}"
+        f"{case.cache_bytes(cache_dtype) / ours_s / 1e9:8.1f}{bound_s / ours_s:8.0%}"
     )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=num_threads())
-    threads = parser.parse_args().threads
+    parser.add_argument("--kv-cache-dtype", choices=("auto", "int8"), default="auto")
+    arguments = parser.parse_args()
+    threads = arguments.threads
     set_num_threads(threads)
     torch.set_num_threads(threads)
     torch.manual_seed(0)
@@ -114,7 +122,7 @@ def main() -> None:
     )
     for dtype in (torch.float32, torch.bfloat16):
         for case in CASES:
-            bench(case, dtype, limits)
+            bench(case, dtype, torch.int8 if arguments.kv_cache_dtype == "int8" else dtype, limits)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """What a dtype or a quantization costs in perplexity, on the documentation inside Python's library.
 
-    python -m benchmarks.bench_perplexity [--cpu-threads N --output-json FILE]
+    python -m benchmarks.bench_perplexity [--kv-cache-dtype int8 --cpu-threads N --output-json FILE]
 
 The demo model reads the text in windows, each from an empty context, through the offline API. The
 weights of its file are 4-bit numbers already (Q4_1; the head is Q8_0): the float32 baseline, to
-which every rise is relative, computes with exactly these.
+which every rise is relative, computes with exactly these. All others have the KV cache asked for.
 """
 
 import importlib
@@ -22,7 +22,7 @@ from octavo import LLM, SamplingParams
 from octavo.gguf_file import GGUFFile
 from octavo.model_files import demo_model_path
 from octavo.router.gguf_tokenizer import build_tokenizer
-from octavo.worker.settings import Dtype, Quantization
+from octavo.worker.settings import Dtype, KvCacheDtype, Quantization
 
 MODULES = (
     *("argparse", "bisect", "collections", "configparser", "contextlib", "csv", "decimal"),
@@ -76,12 +76,18 @@ def windows() -> list[list[int]]:
     return [tokens[i * WINDOW_TOKENS :][:WINDOW_TOKENS] for i in range(NUM_WINDOWS)]
 
 
-def perplexity(variant: Variant, texts: list[list[int]], cpu_threads: int | None) -> float:
+def perplexity(
+    variant: Variant,
+    texts: list[list[int]],
+    kv_cache_dtype: KvCacheDtype = "auto",
+    cpu_threads: int | None = None,
+) -> float:
     """Return exp of the mean surprise of all tokens but the windows' first."""
     llm = LLM(
         "demo",
         dtype=variant.dtype,
         quantization=variant.quantization,
+        kv_cache_dtype=kv_cache_dtype,
         max_model_len=WINDOW_TOKENS + 1,
         max_num_seqs=NUM_WINDOWS,
         cpu_threads=cpu_threads,
@@ -99,12 +105,18 @@ def perplexity(variant: Variant, texts: list[list[int]], cpu_threads: int | None
     return math.exp(sum(surprises) / len(surprises))
 
 
-def main(*, cpu_threads: int | None = None, output_json: Path | None = None) -> None:
+def main(
+    *,
+    kv_cache_dtype: KvCacheDtype = "auto",
+    cpu_threads: int | None = None,
+    output_json: Path | None = None,
+) -> None:
     texts = windows()
     results: list[Measured] = []
     print(f"{NUM_WINDOWS} windows of {WINDOW_TOKENS} tokens, perplexity and rise over float32")
     for variant in VARIANTS:
-        value = perplexity(variant, texts, cpu_threads)
+        is_baseline = variant == VARIANTS[0]
+        value = perplexity(variant, texts, "auto" if is_baseline else kv_cache_dtype, cpu_threads)
         baseline = results[0].perplexity if results else value
         results.append(Measured(variant.name, value, value / baseline - 1))
         print(f"{variant.name:26}{value:10.4f}{results[-1].rise:+10.2%}", flush=True)
@@ -112,6 +124,7 @@ def main(*, cpu_threads: int | None = None, output_json: Path | None = None) -> 
         report = {
             "num_windows": NUM_WINDOWS,
             "window_tokens": WINDOW_TOKENS,
+            "kv_cache_dtype": kv_cache_dtype,
             "results": [asdict(result) for result in results],
         }
         output_json.write_text(json.dumps(report, indent=2) + "\n")
