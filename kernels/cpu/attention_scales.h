@@ -2,6 +2,8 @@
 //
 // The bytes of a query meet those of keys; a score is then multiplied by the scales of both. The scale of
 // a value goes into the weight that it meets, and a row's weights of a tile become bytes of one scale.
+//
+// Source: SageAttention (Zhang et al., 2024), for the products of bytes.
 #pragma once
 
 #include <numeric>
@@ -11,7 +13,7 @@
 
 constexpr float LARGEST_WEIGHT = 255.0f;
 
-// Queries as they are.
+// Puts a head of a query into its row, as it is or as bytes. `factor` is that of all scores.
 template <typename U>
 RowFactors<U> load_query(const typename U::Element* head, int64_t dim, float factor,
                          typename U::Unit* row) {
@@ -39,39 +41,28 @@ void scale_scores(const KvLayout<U>& layout, const Tile<U>& tile, int64_t width,
     }
 }
 
-// A row's weights of a tile as bytes that meet those of values.
+// Turns a row's weights into bytes that meet those of values; returns the scale of their products.
 template <typename U>
-class ByteWeights {
-  public:
-    ByteWeights(const KvLayout<U>& layout, const Tile<U>& tile)
-        : tile_(tile), value_scales_(layout.page_units() + layout.scales()) {}
-
-    // Takes the weights of a vector of lanes.
-    void add(int64_t lane, Vec weight) {
-        const auto* keys = tile_.keys[lane / PAGE_LANES] + lane % PAGE_LANES;
-        const Vec zero = splat(0.0f);
+float quantize_weights(const KvLayout<U>& layout, const Tile<U>& tile, int64_t width, float* weights,
+                       typename U::Unit* units) {
+    const Vec zero = splat(0.0f);
+    VecI magnitudes = {};
+    for (int64_t lane = 0; lane < width; lane += VEC) {
+        const auto* keys = tile.keys[lane / PAGE_LANES] + lane % PAGE_LANES;
+        const Vec scale = load_bits<Vec>(keys + layout.page_units() + layout.scales());
+        const Vec weight = load(weights + lane);
         // A lane that nobody has written may hold any scale.
-        const Vec scaled =
-            select(weight > zero, weight * load_bits<Vec>(keys + value_scales_), zero);
-        magnitudes_ = max(magnitudes_, magnitude(scaled));
-        store(scaled_ + lane, scaled);
+        const Vec scaled = select(weight > zero, weight * scale, zero);
+        magnitudes = max(magnitudes, magnitude(scaled));
+        store(weights + lane, scaled);
     }
-
-    // Stores the bytes of all lanes up to `width`; returns the scale of their products.
-    float finish(int64_t width, int8_t* bytes) const {
-        const ByteScale of_row(bit_cast<float>(max(magnitudes_)), LARGEST_WEIGHT);
-        for (int64_t lane = 0; lane < width; lane += VEC) {
-            store(bytes + lane, rounded(load(scaled_ + lane) * of_row.inverse));
-        }
-        return of_row.scale;
+    const ByteScale of_row(bit_cast<float>(max(magnitudes)), LARGEST_WEIGHT);
+    auto* bytes = reinterpret_cast<int8_t*>(units);
+    for (int64_t lane = 0; lane < width; lane += VEC) {
+        store(bytes + lane, rounded(load(weights + lane) * of_row.inverse));
     }
-
-  private:
-    const Tile<U>& tile_;
-    const int64_t value_scales_;  // Behind the keys of a lane.
-    VecI magnitudes_ = {};
-    alignas(64) float scaled_[KEY_TILE];
-};
+    return of_row.scale;
+}
 
 // sums[i] += products[i] * scale
 inline void add_scaled(const int32_t* products, int64_t count, float scale, float* sums) {

@@ -52,11 +52,11 @@ inline float mask(float* scores, int64_t width, int64_t num_visible) {
     return max(maxima);
 }
 
-// Turns a row's scores into weights, and rescales its sums where these would become too large. Calls
-// use(lane, weights) for one vector after the other.
-template <typename U, typename Use>
-void soften_row(float* scores, int64_t width, int64_t num_visible, float factor, Sums& sums,
-                int64_t row, int64_t dim, Use use) {
+// Turns a row's scores into weights, and rescales its sums where these would become too large.
+// The weights may take the place of the scores.
+template <typename U, typename T>
+void soften_row(float* scores, int64_t width, int64_t num_visible, float factor, T* weights,
+                Sums& sums, int64_t row, int64_t dim) {
     const float largest = mask(scores, width, num_visible) * factor;
     float& base = sums.base[row];
     if (largest > base + HEADROOM) {
@@ -71,7 +71,7 @@ void soften_row(float* scores, int64_t width, int64_t num_visible, float factor,
     Vec sum = sums.weights[row];
     for (int64_t i = 0; i < width; i += VEC) {
         const Vec weight = exponential<U>(fma(load(scores + i), splat(factor), offset));
-        use(i, weight);
+        store(weights + i, weight);
         sum += weight;
     }
     sums.weights[row] = sum;

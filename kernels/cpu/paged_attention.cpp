@@ -33,6 +33,7 @@ struct Scratch {
     alignas(64) Unit halves[TILE_GROUPS][MAX_HEAD_DIM];
     // Of bytes, before they are scaled: scores, and then weights times values.
     alignas(64) int32_t products[GROUP_ROWS * MAX_HEAD_DIM];
+    float scales[GROUP_ROWS];         // Of the weights of a row, as bytes.
     RowFactors<U> factors[MAX_ROWS];  // [kv_head][row]
     int64_t visible[MAX_ROWS];  // Lanes that each row of a KV head sees.
     Sums segment;
@@ -57,13 +58,10 @@ void load_queries(const Attention<U>& a, const Task& task, Scratch<U>& s) {
     }
 }
 
+// s.scores[row][lane], up to `width`
 template <typename U, template <typename, int> class S>
-void attend_rows(const Attention<U>& a, const Tile<U>& tile, const Rows<U>& rows, Ahead& ahead,
-                 Scratch<U>& s, Sums& sums) {
-    // The last row sees most.
-    const int64_t visible = std::min(rows.visible[rows.count - 1] - tile.start, tile.count);
-    if (visible <= 0) return;
-    const int64_t width = round_up(visible, VEC), dim = a.layout.padded_dim();
+void find_scores(const Attention<U>& a, const Tile<U>& tile, int64_t width, const Rows<U>& rows,
+                 Ahead& ahead, Scratch<U>& s) {
     if constexpr (HAS_SCALES<U>) {
         score<U, S>(a, tile, width, rows, ahead, s.products);
         scale_scores(a.layout, tile, width, rows.count, s.products, s.scores);
@@ -71,23 +69,33 @@ void attend_rows(const Attention<U>& a, const Tile<U>& tile, const Rows<U>& rows
         score<U, S>(a, tile, width, rows, ahead, s.scores);
     }
     mask_fillers(a.layout, tile, rows.count, s.scores);
-    float scales[GROUP_ROWS];
+}
+
+// s.weights[row][lane], up to `width`
+template <typename U>
+void find_weights(const Attention<U>& a, const Tile<U>& tile, int64_t width, const Rows<U>& rows,
+                  Scratch<U>& s, Sums& sums) {
     for (int64_t row = 0; row < rows.count; ++row) {
         float* scores = s.scores + row * KEY_TILE;
         auto* weights = s.weights + row * KEY_TILE / U::PER_UNIT;
-        auto soften = [&](auto use) {
+        auto soften = [&](auto* target) {
             soften_row<U>(scores, width, rows.visible[row] - tile.start, rows.factors[row].factor,
-                          sums, rows.first + row, dim, use);
+                          target, sums, rows.first + row, a.layout.padded_dim());
         };
         if constexpr (HAS_SCALES<U>) {
-            ByteWeights<U> in_bytes(a.layout, tile);
-            soften([&](int64_t lane, Vec weight) { in_bytes.add(lane, weight); });
-            scales[row] = in_bytes.finish(width, reinterpret_cast<int8_t*>(weights));
+            soften(scores);
+            s.scales[row] = quantize_weights(a.layout, tile, width, scores, weights);
         } else {
-            auto* target = reinterpret_cast<typename U::Element*>(weights);
-            soften([&](int64_t lane, Vec weight) { store(target + lane, weight); });
+            soften(reinterpret_cast<typename U::Element*>(weights));
         }
     }
+}
+
+// sums[row] += s.weights[row][lane] * value[lane], up to `visible`
+template <typename U, template <typename, int> class S>
+void add_weighted(const Attention<U>& a, const Tile<U>& tile, int64_t visible, const Rows<U>& rows,
+                  Ahead& ahead, Scratch<U>& s, Sums& sums) {
+    const int64_t dim = a.layout.padded_dim();
     Values<U> parts[MAX_PARTS] = {};
     const int64_t num_parts = find_values(a, tile, visible, s.halves, parts);
     float* values = sums.values + rows.first * dim;
@@ -95,11 +103,23 @@ void attend_rows(const Attention<U>& a, const Tile<U>& tile, const Rows<U>& rows
         std::fill_n(s.products, rows.count * dim, 0);
         add_values<U, S>(parts, num_parts, rows.count, dim, s.weights, ahead, s.products);
         for (int64_t row = 0; row < rows.count; ++row) {
-            add_scaled(s.products + row * dim, dim, scales[row], values + row * dim);
+            add_scaled(s.products + row * dim, dim, s.scales[row], values + row * dim);
         }
     } else {
         add_values<U, S>(parts, num_parts, rows.count, dim, s.weights, ahead, values);
     }
+}
+
+template <typename U, template <typename, int> class S>
+void attend_rows(const Attention<U>& a, const Tile<U>& tile, const Rows<U>& rows, Ahead& ahead,
+                 Scratch<U>& s, Sums& sums) {
+    // The last row sees most.
+    const int64_t visible = std::min(rows.visible[rows.count - 1] - tile.start, tile.count);
+    if (visible <= 0) return;
+    const int64_t width = round_up(visible, VEC);
+    find_scores<U, S>(a, tile, width, rows, ahead, s);
+    find_weights(a, tile, width, rows, s, sums);
+    add_weighted<U, S>(a, tile, visible, rows, ahead, s, sums);
 }
 
 // All rows of a task, group by group. The next tile is fetched meanwhile: by the steps of the products,
