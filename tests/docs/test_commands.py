@@ -99,6 +99,7 @@ NOT_RUN = {
     "python -m benchmarks.bench_mixed": "takes minutes",
     "python -m benchmarks.bench_paged_attention --threads 1": "is run with `--threads 2`",
     "python -m benchmarks.bench_perplexity": "takes minutes",
+    "python -m benchmarks.bench_perplexity --kv-cache-dtype int8": "takes minutes",
     "python -m benchmarks.peers.export_model ~/.cache/octavo/peers/models/bf16": _PEER,
 }
 
