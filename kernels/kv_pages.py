@@ -69,7 +69,7 @@ class KvPages:
             keys = keys ^ _SIGN
         num_units = -(-self.head_dim // unit)
         keys = functional.pad(keys, (0, num_units * unit - self.head_dim))
-        self._keys[block, lane, :, :num_units] = keys.view(len(keys), -1, num_units, unit)
+        self._keys[block, lane, :, :num_units] = keys.reshape(len(keys), -1, num_units, unit)
         self._values[block, lane // unit, lane % unit, :, : self.head_dim] = values
 
     def read(self, blocks: Tensor, num_tokens: int) -> tuple[Tensor, Tensor]:
@@ -110,13 +110,13 @@ class KvPages:
     def _keys(self) -> Tensor:
         """A view: [num_blocks, lane, num_kv_heads, padded head_dim / unit, unit]."""
         shape = (_padded(self.head_dim) // self._unit, _padded(self.block_size), self._unit)
-        return self._numbers[:, :, 0].unflatten(-1, shape).permute(0, 3, 1, 2, 4)
+        return self._numbers[:, :, 0].view(*self.tensor.shape[:2], *shape).permute(0, 3, 1, 2, 4)
 
     @property
     def _values(self) -> Tensor:
         """A view: [num_blocks, lane / unit, lane % unit, num_kv_heads, padded head_dim]."""
         shape = (_padded(self.block_size) // self._unit, _padded(self.head_dim), self._unit)
-        return self._numbers[:, :, 1].unflatten(-1, shape).permute(0, 2, 4, 1, 3)
+        return self._numbers[:, :, 1].view(*self.tensor.shape[:2], *shape).permute(0, 2, 4, 1, 3)
 
     @property
     def _unit(self) -> int:

@@ -118,7 +118,7 @@ def exact_in_bytes(batch: Batch, request: int) -> Tensor:
         visible = len(k) - len(q) + token + 1
         scores = (k[:visible] * q[token]).sum(-1) * batch.scale
         weights = scores.softmax(0)
-        for tile in lanes[:visible].div(_TILE, rounding_mode="floor").unique():
+        for tile in range(int(lanes[visible - 1]) // _TILE + 1):
             of_tile = lanes[:visible] // _TILE == tile
             scaled = weights[of_tile] * v_scale[:visible, :, 0][of_tile]
             step = scaled.amax(0) / 255
