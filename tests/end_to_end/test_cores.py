@@ -7,6 +7,8 @@ import pytest
 from octavo.cluster import FLAGS
 from tests.end_to_end.cluster import Cluster
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="wants two cores")
 def test_no_thread_but_the_step_loop_s_may_run_on_its_core(cluster: Cluster) -> None:
