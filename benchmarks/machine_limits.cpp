@@ -2,8 +2,8 @@
 
 #include <cstdint>
 
+#include "bytes.h"
 #include "parallel.h"
-#include "quantized_weight.h"
 #include "tile.h"
 
 namespace {
@@ -16,7 +16,7 @@ struct BytesUnit {
     using Unit = uint32_t;
 
     static Vec multiply_add(Vec sum, VecU b, uint32_t a) {
-        return bit_cast<Vec>(multiply_add_bytes(bit_cast<VecI>(sum), b, a));
+        return bit_cast<Vec>(multiply_add_bytes(bit_cast<VecI>(sum), b, VecU{} + a));
     }
 };
 
