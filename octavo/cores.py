@@ -4,9 +4,13 @@ A process that is woken by one that runs often comes up on that one's core, even
 idle. Each result that a CPU worker sends wakes scheduler, router and gateway in turn, just before
 its next step. So all threads but the step loop's keep off one core. The others hold a thread of
 the kernels each, whose work is taken over while somebody else has its core.
+
+Where the system does not let threads choose their cores, they go where it puts them.
 """
 
+import contextlib
 import os
+from collections.abc import Iterator
 
 
 def step_loop_core(cpu_threads: int | None) -> int | None:
@@ -20,6 +24,7 @@ def step_loop_core(cpu_threads: int | None) -> int | None:
     cores = os.sched_getaffinity(0)
     if len(cores) == 1 or (cpu_threads is not None and cpu_threads < len(cores)):
         return None
+    # The kernels' other threads take theirs from the last one down (thread_pool.cpp).
     return min(cores)
 
 
@@ -29,22 +34,35 @@ def leave_core(core: int) -> None:
     A thread that has nowhere else to go stays.
     """
     # One that is started meanwhile may have come from a thread that was still allowed there.
-    while any([_leave(core, thread) for thread in map(int, os.listdir("/proc/self/task"))]):
+    while any([_leave(core, thread) for thread in _threads()]):
         pass
 
 
 def _leave(core: int, thread: int) -> bool:
     """Return whether the thread was allowed there, and is not any more."""
+    allowed = _allowed(thread)
+    if core not in allowed or len(allowed) == 1:
+        return False
     try:
-        allowed = os.sched_getaffinity(thread)
-        if core not in allowed or len(allowed) == 1:
-            return False
         os.sched_setaffinity(thread, allowed - {core})
-    except ProcessLookupError:
-        return False  # It has ended.
+    except OSError:
+        return False  # It has ended, or may not choose.
     return True
 
 
 def take_core(core: int) -> None:
     """Keep the calling thread on a core."""
-    os.sched_setaffinity(0, {core})
+    with contextlib.suppress(OSError):
+        os.sched_setaffinity(0, {core})
+
+
+def _threads() -> Iterator[int]:
+    return map(int, os.listdir("/proc/self/task"))
+
+
+def _allowed(thread: int) -> set[int]:
+    """Return the cores that a thread may run on; none if it has ended."""
+    try:
+        return os.sched_getaffinity(thread)
+    except ProcessLookupError:
+        return set()
