@@ -51,9 +51,20 @@ def _leave(core: int, thread: int) -> bool:
 
 
 def take_core(core: int) -> None:
-    """Keep the calling thread on a core."""
+    """Keep the calling thread on a core. What it starts begins there: see leave_starters_core."""
     with contextlib.suppress(OSError):
         os.sched_setaffinity(0, {core})
+
+
+def leave_starters_core() -> None:
+    """Let the calling thread run where others of the process may, if its starter has a core."""
+    own = os.sched_getaffinity(0)
+    if len(own) > 1:
+        return
+    others = set[int]().union(*map(_allowed, _threads())) - own
+    with contextlib.suppress(OSError):
+        if others:
+            os.sched_setaffinity(0, others)
 
 
 def _threads() -> Iterator[int]:

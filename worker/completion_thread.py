@@ -4,6 +4,8 @@ import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 
+from octavo.cores import leave_starters_core
+
 
 class CompletionThread:
     """Runs what follows each step, in the order of steps. There is no thread until it is needed.
@@ -31,6 +33,7 @@ class CompletionThread:
             self._thread = None
 
     def _run(self) -> None:
+        leave_starters_core()
         while (completion := self._completions.get()) is not None:
             try:
                 completion()

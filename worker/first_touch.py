@@ -14,6 +14,8 @@ import threading
 
 from torch import Tensor
 
+from octavo.cores import leave_starters_core
+
 logger = logging.getLogger(__name__)
 
 # What is asked for ahead of the last block in use, and how much of it in one call.
@@ -54,6 +56,7 @@ class FirstTouch:
                 self._thread.start()
 
     def _touch(self) -> None:
+        leave_starters_core()
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)
         num_blocks = max(_CALL_BYTES // self._block_bytes, 1)
         while True:
