@@ -136,6 +136,8 @@ class _Native:
         self._decoder = decoder
         first, pages = decoder.layers[0], decoder.kv_cache[0]
         check_heads(decoder.num_heads, pages)
+        # The C++ side takes any other type of the cache than that of activations for bytes.
+        assert pages.dtype in (decoder.embed_tokens.dtype, torch.int8), pages.dtype
         self._hidden_size = first.o_proj.out_features
         self._attended = first.o_proj.in_features
         self._width = max(first.qkv_proj.out_features, first.gate_up_proj.out_features)
