@@ -117,7 +117,7 @@ class Rows:
         return columns
 
     def advance(self, columns: PlanColumns) -> None:
-        """Count the step's tokens as computed; nobody reads of them what was before."""
+        """Count the step's tokens as computed, once its input and its prompt runs are known."""
         self.num_computed_tokens[columns.row] += columns.num_new_tokens
 
     def fork(self, plan: step_pb2.StepPlan) -> None:

@@ -1,7 +1,7 @@
 // Where a token's keys and values lie in a layer's cache, see kernels/kv_pages.py.
 //
 // A unit is what one multiply-add takes (see tile.h). Keys are transposed, so that a vector holds one
-// unit of many tokens; values are not, and their units pair up neighbouring tokens. Attention then
+// unit of many tokens; values are not, and their units join neighbouring tokens. Attention then
 // multiplies by both as they lie. A page of bytes ends with a scale for each of its lanes.
 #pragma once
 
