@@ -1,4 +1,4 @@
-"""Text ⇄ token ids, as one model does it. Its calls release the GIL: run them on a thread."""
+"""Text ⇄ token ids, as one model does it. Its calls release the GIL: run long ones on a thread."""
 
 from collections.abc import Sequence
 
