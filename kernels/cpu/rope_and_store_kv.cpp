@@ -10,7 +10,7 @@ namespace {
 
 constexpr int64_t MAX_HEAD_DIM = 256;
 
-// How often the time of elementwise work a token takes: each few bytes of it go to a line of their own.
+// A token takes so many times as long as elementwise work: each few bytes of it go to a line of their own.
 constexpr int64_t TIMES_ELEMENTWISE = 4;
 
 // Rotates a head from source to target, which may be the same.
