@@ -107,7 +107,8 @@ class Cluster:
         yield from (sys.executable, "-P", "-m", "octavo.cli", process)
         for name, value in self._wiring(process).items():
             yield from _flags(name, value)
-        yield from _flags("step_loop_core", step_loop_core(self.settings.cpu_threads))
+        core = step_loop_core(self.settings.device, self.settings.cpu_threads)
+        yield from _flags("step_loop_core", core)
         for name in (*FLAGS[process], *FLAGS_OF_ALL):
             yield from _flags(name, getattr(self.settings, name))
 

@@ -11,16 +11,23 @@ Where the system does not let threads choose their cores, they go where it puts 
 import contextlib
 import os
 from collections.abc import Iterator
+from pathlib import Path
+
+_NVIDIA_DRIVER = Path("/dev/nvidiactl")
 
 
-def step_loop_core(cpu_threads: int | None) -> int | None:
+def step_loop_core(device: str, cpu_threads: int | None) -> int | None:
     """Return the core to keep for the step loop; None for none.
 
-    Where kernels leave cores unused, there may be other workers, each with some of them.
+    Beside a GPU cores idle anyway, and where kernels leave some unused there may be other workers,
+    each with some of them.
 
     Args:
+        device: that steps are computed on, as for `octavo serve`.
         cpu_threads: of the kernels; None: one for each core.
     """
+    if device == "cuda" or (device == "auto" and _NVIDIA_DRIVER.exists()):
+        return None
     cores = os.sched_getaffinity(0)
     if len(cores) == 1 or (cpu_threads is not None and cpu_threads < len(cores)):
         return None

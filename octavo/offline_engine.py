@@ -5,6 +5,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from octavo.router.engine import Engine
 from octavo.router.engine_catalog import EngineCatalog
@@ -33,6 +34,7 @@ _READ_INTERVAL_S = 1.0
 _STEPS_TOGETHER = 16
 
 Request = inference_pb2.GenerateRequest | inference_pb2.ChatRequest
+_Result = TypeVar("_Result")
 
 
 class InProcessScheduler(SchedulerClient):
@@ -180,20 +182,20 @@ class OfflineEngine:
         """Step until the answers are there."""
         read_s, num_steps = time.monotonic(), 0
         while not answers.done():
-            has_planned = self._step()
+            has_planned = self._guarded(self._scheduler.step)
             num_steps += 1
             is_read = not has_planned or time.monotonic() - read_s > _READ_INTERVAL_S
             if is_read or num_steps == num_steps_together:
-                self._scheduler.deliver()
+                self._guarded(self._scheduler.deliver)
                 num_steps = 0
             if is_read:
                 # The calls take what the steps brought, and an interrupt is noticed.
                 await asyncio.sleep(0)
                 read_s = time.monotonic()
 
-    def _step(self) -> bool:
+    def _guarded(self, call: Callable[[], _Result]) -> _Result:
         try:
-            return self._scheduler.step()
+            return call()
         except Exception as error:
             # Scheduler and model no longer agree on what has been computed.
             self._failure = error

@@ -129,7 +129,7 @@ async def _finished(
     encode: Callable[[], EncodedPrompt], options: ValidOptions, *, is_short: bool
 ) -> EncodedPrompt:
     """Return what `encode` returns, which is called here where that takes no longer than a hop."""
-    if is_short and not options.bad_words:
+    if is_short and not (options.bad_words or options.echo):
         return encode()
     return await asyncio.to_thread(encode)
 

@@ -67,7 +67,7 @@ async def _work(
     endpoint = settings.scheduler_endpoint
     async with SchedulerClient(endpoint, ready, rank=settings.rank, keys=keys) as scheduler:
         epoch = await scheduler.welcomed()
-        report.ready(f"{ready.device}, {ready.dtype}, epoch {epoch}")
         if settings.step_loop_core is not None:
             take_core(settings.step_loop_core)
+        report.ready(f"{ready.device}, {ready.dtype}, epoch {epoch}")
         await StepLoop(runner, scheduler, metrics).run()

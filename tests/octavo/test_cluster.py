@@ -105,14 +105,24 @@ def test_the_processes_find_one_another() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cores", "cpu_threads", "expected"),
-    [({2, 5}, None, 2), ({2, 5}, 2, 2), ({2, 5}, 1, None), ({5}, None, None)],
+    ("device", "cores", "cpu_threads", "expected"),
+    [
+        ("cpu", {2, 5}, None, 2),
+        ("cpu", {2, 5}, 2, 2),
+        ("cpu", {2, 5}, 1, None),
+        ("cpu", {5}, None, None),
+        ("cuda", {2, 5}, None, None),
+    ],
 )
 def test_all_processes_know_which_core_is_the_step_loop_s(
-    cores: set[int], cpu_threads: int | None, expected: int | None, monkeypatch: pytest.MonkeyPatch
+    device: str,
+    cores: set[int],
+    cpu_threads: int | None,
+    expected: int | None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: cores)
-    made = cluster(cpu_threads=cpu_threads)
+    made = cluster(device=device, cpu_threads=cpu_threads)
     assert {settings_of(process, made).step_loop_core for process in FLAGS} == {expected}
 
 
