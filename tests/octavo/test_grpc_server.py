@@ -28,6 +28,9 @@ async def test_every_call_of_a_burst_is_answered(address: str) -> None:
         channels = [
             grpc.aio.insecure_channel(address, options=options) for _ in range(NUM_CONNECTIONS)
         ]
+        # A handshake that had to wait for the burst, on this very loop, could take too long.
+        for channel in channels:
+            await channel.channel_ready()
         calls = [
             health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
             for channel in channels
