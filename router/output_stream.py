@@ -161,8 +161,8 @@ class OutputStream:
             self._has_news.set()
 
     def fail(self, error: Exception) -> None:
-        """End the stream with an error, after what has arrived before it."""
-        if self._error is None:
+        """End the stream with an error, after what has arrived before it, unless that is all."""
+        if self._error is None and self._usage is None:
             self._error = error
             self._has_news.set()
 

@@ -148,6 +148,16 @@ async def test_what_came_before_an_error_is_delivered_before_it() -> None:
     assert texts == ["hello"]
 
 
+async def test_a_scheduler_that_is_lost_after_its_last_word_takes_nothing_back() -> None:
+    stream = output_stream(Control())
+    stream.receive(0, 0, encode("all"))
+    stream.finish(finished(usage=common_pb2.Usage(num_output_tokens=3)))
+    # Before anybody came to read: the last words of one that drains are followed by its end.
+    stream.fail(InternalError("gone"))
+    kinds = [event.WhichOneof("event") for event in await collect(stream)]
+    assert kinds == ["delta", "finished", "usage"]
+
+
 async def test_tokens_after_a_stop_string_do_not_count() -> None:
     control = Control()
     stream = output_stream(control, "cat")
