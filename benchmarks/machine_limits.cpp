@@ -2,7 +2,6 @@
 
 #include <cstdint>
 
-#include "bytes.h"
 #include "parallel.h"
 #include "tile.h"
 
@@ -11,24 +10,15 @@ namespace {
 // Enough independent sums to hide the latency of each, few enough for the registers.
 constexpr int NUM_SUMS = 3 * TILE_VECS;
 
-// Four bytes, whose sums are whole numbers.
-struct BytesUnit {
-    using Unit = uint32_t;
-
-    static Vec multiply_add(Vec sum, VecU b, uint32_t a) {
-        return bit_cast<Vec>(multiply_add_bytes(bit_cast<VecI>(sum), b, VecU{} + a));
-    }
-};
-
 template <typename U>
 void multiply_add_in_registers(int64_t count, float* sink) {
     const int64_t num_threads = thread_pool::num_threads();
     parallel_for(num_threads, num_threads, [&](int64_t thread) {
         VecU operand = {};
-        Vec sums[NUM_SUMS];
+        typename U::Sum sums[NUM_SUMS];
         // Were they equal, the compiler would work on one of them only. Unrolled, they are registers.
 #pragma GCC unroll 16
-        for (int s = 0; s < NUM_SUMS; ++s) sums[s] = splat(s);
+        for (int s = 0; s < NUM_SUMS; ++s) sums[s] = typename U::Sum{} + typename U::Number(s);
         for (int64_t i = 0; i < count; ++i) {
             // Keeps the compiler from taking the work out of the loop.
             asm volatile("" : "+m"(operand));
@@ -37,7 +27,7 @@ void multiply_add_in_registers(int64_t count, float* sink) {
         }
 #pragma GCC unroll 16
         for (int s = 1; s < NUM_SUMS; ++s) sums[0] += sums[s];
-        store(sink + thread * VEC, sums[0]);
+        store(sink + thread * VEC, __builtin_convertvector(sums[0], Vec));
     });
 }
 
@@ -56,7 +46,7 @@ extern "C" void multiply_add_bfloat16(int64_t count, float* sink) {
     multiply_add_in_registers<BFloat16Unit>(count, sink);
 }
 extern "C" void multiply_add_int8(int64_t count, float* sink) {
-    multiply_add_in_registers<BytesUnit>(count, sink);
+    multiply_add_in_registers<ByteUnit<true>>(count, sink);
 }
 
 extern "C" void read_memory(const float* data, int64_t size, float* sink) {
