@@ -110,6 +110,7 @@ def describe_worker(settings: WorkerSettings) -> tuple[ModelConfig, step_pb2.Wor
     """
     device = choose_device(settings.device)
     _refuse(settings, device)
+    set_num_threads(settings.cpu_threads)
     config, checkpoint = open_model(settings)
     dtype = choose_dtype(settings.dtype, device)
     size = weights_bytes(config, checkpoint, dtype, settings.quantization, _queued_on(device))

@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
+from octavo.kernels.threads import num_threads, set_num_threads
 from octavo.startup import StartupReport
 from octavo.v1.step_pb2 import KVGroup, WorkerReady
 from octavo.worker import plan
@@ -23,8 +25,21 @@ def saved(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_plan_is_what_the_worker_becomes(saved: Path) -> None:
-    settings = settings_for(saved)
+@pytest.fixture
+def same_threads_afterwards() -> Iterator[None]:
+    before = torch.get_num_threads(), num_threads()
+    yield
+    torch.set_num_threads(before[0])
+    set_num_threads(before[1])
+
+
+@pytest.mark.parametrize("cpu_threads", [None, 1, 3])
+def test_the_plan_is_what_the_worker_becomes(
+    saved: Path, same_threads_afterwards: None, cpu_threads: int | None
+) -> None:
+    settings = dataclasses.replace(settings_for(saved), cpu_threads=cpu_threads)
+    # What was before it, in this process, is nothing to it.
+    set_num_threads(2)
     planned = describe_worker(dataclasses.replace(settings, load_format="dummy"))[1]
     loaded = load_model_runner(settings, StartupReport(None)).describe()
     loaded.ClearField("model_hash")
