@@ -11,14 +11,13 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 import cyclopts
 
-from .peers.engines import DrivenEngine, driver_command
+from .peers.engines import DrivenEngine, running_octavo
 from .peers.measurement import check, ratio, turns
 from .peers.workloads import OfflineWorkload
 
@@ -55,14 +54,8 @@ def main(
         name="W1", num_requests=num_requests, input_len=input_len, output_len=output_len
     )
     options = {} if quantization is None else {"quantization": quantization}
-    command = driver_command(sys.executable, "octavo_driver", model, dtype, json.dumps(options))
-    with tempfile.TemporaryDirectory() as directory:
-        engine = DrivenEngine(command, {}, Path(directory))
-        try:
-            engine.start()
-            speeds = measure(engine, workload, rounds, core)
-        finally:
-            engine.stop()
+    with running_octavo(model, dtype, options) as engine:
+        speeds = measure(engine, workload, rounds, core)
     result = {
         "workload": asdict(workload),
         "dtype": quantization or dtype,

@@ -24,6 +24,7 @@ import numpy as np
 
 from .bench_serving_path import running_server
 from .light_client import CountedStream, Stream, open_counted_stream, open_stream
+from .peers.engines import KV_CACHE_BYTES
 
 _MODEL = "demo"
 _TOKEN_IDS = range(1000, 30_000)
@@ -94,7 +95,8 @@ def main(
         long_len=long_len,
         long_output_len=long_output_len,
     )
-    flags = ["--dtype", dtype, *([] if quantization is None else ["--quantization", quantization])]
+    flags = ["--dtype", dtype, "--kv-cache-memory-bytes", str(KV_CACHE_BYTES)]
+    flags += [] if quantization is None else ["--quantization", quantization]
     with running_server(flags, {}) as server:
         measured = [asyncio.run(measure(server.port, workload, i)) for i in range(rounds + 1)][1:]
     result = summarize(measured)

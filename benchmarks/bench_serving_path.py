@@ -12,9 +12,7 @@ import contextlib
 import json
 import os
 import random
-import subprocess
-import sys
-import tempfile
+import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -26,6 +24,8 @@ import psutil
 
 from .light_client import stream_all
 from .octavo_server import octavo_server
+from .peers.engines import KV_CACHE_BYTES, running_octavo
+from .peers.workloads import OfflineWorkload
 
 _ROLES = ("gateway", "router", "scheduler", "worker")
 _MODEL = "demo"
@@ -100,8 +100,9 @@ def main(
     mock = {"OCTAVO_MOCK_STEP_S": str(mock_step_ms / 1000)}
     result["mock"] = show("mock worker", serve(workload, rounds, ("--mock",), mock))
     if not mock_only:
-        offline = median([generate_offline(workload) for _ in range(rounds)])
-        served = serve(workload, rounds, ("--dtype", "bfloat16"), {})
+        offline = generate_offline(workload, rounds)
+        flags = ("--dtype", "bfloat16", "--kv-cache-memory-bytes", str(KV_CACHE_BYTES))
+        served = serve(workload, rounds, flags, {})
         ratio = served.output_tokens_per_second / offline
         result[_MODEL] = show(f"{_MODEL}, bfloat16", served)
         result["offline_output_tokens_per_second"] = offline
@@ -150,20 +151,17 @@ def find_roles(pid: int) -> dict[str, psutil.Process]:
     return {role: next(p for p in processes if role in p.cmdline()) for role in _ROLES}
 
 
-def generate_offline(workload: Workload) -> float:
-    """Return the output tokens per second of LLM, in a process of its own."""
-    with tempfile.TemporaryDirectory() as directory:
-        path = Path(directory) / "offline.json"
-        command = [sys.executable, "-m", "octavo.cli", "bench", "throughput", "--model", _MODEL]
-        command += ["--dtype", "bfloat16", "--num-prompts", str(workload.num_streams)]
-        command += ["--input-len", str(workload.input_len)]
-        command += ["--output-len", str(workload.output_len), "--output-json", str(path)]
-        subprocess.run(command, check=True, capture_output=True)
-        return float(json.loads(path.read_text())["output_tokens_per_second"])
-
-
-def median(values: Sequence[float]) -> float:
-    return sorted(values)[len(values) // 2]
+def generate_offline(workload: Workload, rounds: int) -> float:
+    """Return the output tokens per second of LLM, warm; that of the median round."""
+    offline = OfflineWorkload(
+        name="offline",
+        num_requests=workload.num_streams,
+        input_len=workload.input_len,
+        output_len=workload.output_len,
+    )
+    with running_octavo(_MODEL, "bfloat16", {}) as engine:
+        runs = [engine.run(offline, offline.requests(seed), seed) for seed in range(rounds + 1)]
+    return statistics.median(run.tokens_per_s(offline) for run in runs[1:])
 
 
 def show(title: str, served: Served) -> dict[str, Any]:

@@ -1,10 +1,12 @@
 """Engines without a network: Octavo, vLLM, transformers and llama.cpp, each in its own process."""
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,6 +14,10 @@ from .installation import Installation
 from .measurement import Run
 from .process_group import EngineFailed, ProcessGroup
 from .workloads import Request, Workload
+
+KV_CACHE_BYTES = 768 << 20
+"""Octavo's here: so much that what warms it up brings all of it into use, as vLLM's is, which fills
+its own with zeros as it starts. The system takes 3 ms to find a MiB of memory on some machines."""
 
 _LLAMA_CPP_MOST_SEQUENCES = 256
 
@@ -76,6 +82,20 @@ class DrivenEngine:
         if not line:
             raise self._group.failure()
         return json.loads(line)
+
+
+@contextlib.contextmanager
+def running_octavo(model: str, dtype: str, options: Mapping[str, object]) -> Iterator[DrivenEngine]:
+    """Run LLM in a process of its own, paused but for its turns; `options` are of LLM."""
+    arguments = (model, dtype, json.dumps({"kv_cache_memory_bytes": KV_CACHE_BYTES, **options}))
+    command = driver_command(sys.executable, "octavo_driver", *arguments)
+    with tempfile.TemporaryDirectory() as directory:
+        engine = DrivenEngine(command, {}, Path(directory))
+        try:
+            engine.start()
+            yield engine
+        finally:
+            engine.stop()
 
 
 class LlamaCppBatch:
@@ -163,17 +183,18 @@ def make_offline(name: str, peers: Installation, directory: Path) -> Engine:
     raise EngineFailed(f"there is no engine {name!r}")
 
 
-def octavo_model(kind: str, peers: Installation) -> tuple[str, str, dict[str, str]]:
+def octavo_model(kind: str, peers: Installation) -> tuple[str, str, dict[str, str | int]]:
     """Return model, dtype and further options of LLM for one of Octavo's formats.
 
     bf16 dequantizes the demo model; int8 and int4 quantize it as it is loaded; q4_1, q4_0 and q8_0
     compute with the blocks of that GGUF file.
     """
+    sizes = {"kv_cache_memory_bytes": KV_CACHE_BYTES}
     match kind:
         case "bf16":
-            return "demo", "bfloat16", {}
+            return "demo", "bfloat16", {**sizes}
         case "int8" | "int4":
-            return "demo", "bfloat16", {"quantization": kind}
+            return "demo", "bfloat16", {**sizes, "quantization": kind}
         case "q4_1" | "q4_0" | "q8_0":
-            return str(peers.gguf(kind)), "bfloat16", {"quantization": "gguf"}
+            return str(peers.gguf(kind)), "bfloat16", {**sizes, "quantization": "gguf"}
     raise EngineFailed(f"octavo has no format {kind!r}")

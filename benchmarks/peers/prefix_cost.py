@@ -12,15 +12,13 @@ import json
 import math
 import os
 import statistics
-import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 import cyclopts
 
-from .engines import DrivenEngine, Engine, driver_command
+from .engines import Engine, running_octavo
 from .measurement import check, turns
 from .workloads import OfflineWorkload
 
@@ -60,12 +58,7 @@ def main(
                 "enable_prefix_caching": name == _WITH,
                 "kv_cache_memory_bytes": _KV_CACHE_BYTES,
             }
-            arguments = (model, dtype, json.dumps(options))
-            command = driver_command(sys.executable, "octavo_driver", *arguments)
-            directory = stack.enter_context(tempfile.TemporaryDirectory())
-            engines[name] = DrivenEngine(command, {}, Path(directory))
-            stack.callback(engines[name].stop)
-            engines[name].start()
+            engines[name] = stack.enter_context(running_octavo(model, dtype, options))
         ratios = measure(engines, workload, rounds)
     result = {
         "workload": asdict(workload),

@@ -124,7 +124,7 @@ def _octavo_command(kind: str, peers: Installation, port: int) -> list[str]:
         SERVED_MODEL,
     ]
     for option, value in options.items():
-        command += [f"--{option}", value]
+        command += [f"--{option.replace('_', '-')}", str(value)]
     return command
 
 
