@@ -25,6 +25,7 @@ import psutil
 from .light_client import stream_all
 from .octavo_server import octavo_server
 from .peers.engines import KV_CACHE_BYTES, running_octavo
+from .peers.measurement import check
 from .peers.workloads import OfflineWorkload
 
 _ROLES = ("gateway", "router", "scheduler", "worker")
@@ -160,8 +161,12 @@ def generate_offline(workload: Workload, rounds: int) -> float:
         output_len=workload.output_len,
     )
     with running_octavo(_MODEL, "bfloat16", {}) as engine:
-        runs = [engine.run(offline, offline.requests(seed), seed) for seed in range(rounds + 1)]
-    return statistics.median(run.tokens_per_s(offline) for run in runs[1:])
+        runs = []
+        for seed in range(rounds + 1):
+            requests = offline.requests(seed)
+            runs.append(engine.run(offline, requests, seed))
+            check(runs[-1], offline, requests, "LLM")
+    return statistics.median_high(round(run.tokens_per_s(offline), 1) for run in runs[1:])
 
 
 def show(title: str, served: Served) -> dict[str, Any]:

@@ -106,7 +106,7 @@ def load_model_runner(
 def describe_worker(settings: WorkerSettings) -> tuple[ModelConfig, step_pb2.WorkerReady]:
     """Say what a worker with these settings would be and hold, without loading it.
 
-    Raises StartupError where the worker would.
+    Sets the kernels' threads, which are part of it. Raises StartupError where the worker would.
     """
     device = choose_device(settings.device)
     _refuse(settings, device)

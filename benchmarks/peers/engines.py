@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -15,9 +16,10 @@ from .measurement import Run
 from .process_group import EngineFailed, ProcessGroup
 from .workloads import Request, Workload
 
-KV_CACHE_BYTES = 768 << 20
-"""Octavo's here: so much that what warms it up brings all of it into use, as vLLM's is, which fills
-its own with zeros as it starts. The system takes 3 ms to find a MiB of memory on some machines."""
+KV_CACHE_BYTES = 1 << 30
+"""Octavo's here: as much as it has brought into use when it is warm. vLLM fills its own with zeros
+as it starts; Octavo asks the system for memory as it is wanted, and where that takes 3 ms for each
+MiB (measured on a small virtual machine, 2026-11), a turn would pay for what the next one has."""
 
 _LLAMA_CPP_MOST_SEQUENCES = 256
 
@@ -86,9 +88,13 @@ class DrivenEngine:
 
 @contextlib.contextmanager
 def running_octavo(model: str, dtype: str, options: Mapping[str, object]) -> Iterator[DrivenEngine]:
-    """Run LLM in a process of its own, paused but for its turns; `options` are of LLM."""
-    arguments = (model, dtype, json.dumps({"kv_cache_memory_bytes": KV_CACHE_BYTES, **options}))
-    command = driver_command(sys.executable, "octavo_driver", *arguments)
+    """Run LLM in a process of its own, paused but for its turns.
+
+    `options` are of LLM; the KV cache has KV_CACHE_BYTES unless they say otherwise.
+    """
+    # What is paused would outlive a process that just ends.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    command = octavo_command(model, dtype, {"kv_cache_memory_bytes": KV_CACHE_BYTES, **options})
     with tempfile.TemporaryDirectory() as directory:
         engine = DrivenEngine(command, {}, Path(directory))
         try:
@@ -159,16 +165,16 @@ def driver_command(python: str, driver: str, *arguments: str) -> list[str]:
     return [python, "-m", f"benchmarks.peers.{driver}", *arguments]
 
 
+def octavo_command(model: str, dtype: str, options: Mapping[str, object]) -> list[str]:
+    return driver_command(sys.executable, "octavo_driver", model, dtype, json.dumps(options))
+
+
 def make_offline(name: str, peers: Installation, directory: Path) -> Engine:
     """Return the engine called `engine:format`; raises EngineFailed where there is none."""
     engine, _, kind = name.partition(":")
     match engine, kind:
         case "octavo", _:
-            model, dtype, options = octavo_model(kind, peers)
-            arguments = (model, dtype, json.dumps(options))
-            return DrivenEngine(
-                driver_command(sys.executable, "octavo_driver", *arguments), {}, directory
-            )
+            return DrivenEngine(octavo_command(*octavo_model(kind, peers)), {}, directory)
         case "vllm", ("bf16" | "w8a8"):
             python, model = peers.vllm_command("python"), str(peers.checkpoint(kind))
             command = driver_command(python, "vllm_driver", model, "bfloat16")
@@ -189,12 +195,12 @@ def octavo_model(kind: str, peers: Installation) -> tuple[str, str, dict[str, st
     bf16 dequantizes the demo model; int8 and int4 quantize it as it is loaded; q4_1, q4_0 and q8_0
     compute with the blocks of that GGUF file.
     """
-    sizes = {"kv_cache_memory_bytes": KV_CACHE_BYTES}
+    options: dict[str, str | int] = {"kv_cache_memory_bytes": KV_CACHE_BYTES}
     match kind:
         case "bf16":
-            return "demo", "bfloat16", {**sizes}
+            return "demo", "bfloat16", options
         case "int8" | "int4":
-            return "demo", "bfloat16", {**sizes, "quantization": kind}
+            return "demo", "bfloat16", options | {"quantization": kind}
         case "q4_1" | "q4_0" | "q8_0":
-            return str(peers.gguf(kind)), "bfloat16", {**sizes, "quantization": "gguf"}
+            return str(peers.gguf(kind)), "bfloat16", options | {"quantization": "gguf"}
     raise EngineFailed(f"octavo has no format {kind!r}")

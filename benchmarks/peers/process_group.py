@@ -4,12 +4,16 @@ import contextlib
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import psutil
 
 _STOP_TIMEOUT_S = 20.0
+_REST_TIMEOUT_S = 10.0
+_RESTING_LOOKS = 5
+_LOOK_S = 0.02
 _SHOWN_LOG_LINES = 15
 
 
@@ -45,6 +49,12 @@ class ProcessGroup:
             )
 
     def pause(self) -> None:
+        """Stop them once they rest: what is still to be done after a turn is not the next one's."""
+        deadline_s = time.monotonic() + _REST_TIMEOUT_S
+        num_looks = 0
+        while num_looks < _RESTING_LOOKS and time.monotonic() < deadline_s:
+            time.sleep(_LOOK_S)
+            num_looks = 0 if self._is_running() else num_looks + 1
         self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
@@ -70,6 +80,17 @@ class ProcessGroup:
         for process in self._tree():
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(number)
+
+    def _is_running(self) -> bool:
+        """Whether a thread of theirs runs, or would if it had a core."""
+        for process in self._tree():
+            # Threads end while they are looked at.
+            with contextlib.suppress(OSError):
+                for thread in Path(f"/proc/{process.pid}/task").iterdir():
+                    state = (thread / "stat").read_text().rpartition(")")[2].split()[0]
+                    if state == "R":
+                        return True
+        return False
 
     def _tree(self) -> list[psutil.Process]:
         try:

@@ -17,9 +17,9 @@ from .workloads import OfflineWorkload, Request, ServedWorkload, Workload
 
 _REFERENCE = "transformers:float32"
 _WARM_UP_SEED = -1
-_WARM_UP = OfflineWorkload(name="warm-up", num_requests=64, input_len=128, output_len=64)
+_WARM_UP = OfflineWorkload(name="warm-up", num_requests=128, input_len=128, output_len=64)
 _SERVED_WARM_UP = ServedWorkload(
-    name="warm-up", concurrency=16, num_requests=16, input_len=128, output_len=16
+    name="warm-up", concurrency=64, num_requests=128, input_len=128, output_len=64
 )
 
 

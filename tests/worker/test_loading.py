@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from octavo.kernels.threads import num_threads, set_num_threads
+from octavo.kernels.threads import num_threads
 from octavo.startup import StartupError, StartupReport
 from octavo.worker import capacity, loading, model_runner
 from octavo.worker.device_runner import DeviceRunner
@@ -151,18 +151,13 @@ def test_weights_that_find_no_memory_are_told_with_their_size(
         load(settings_for(saved))
 
 
-def test_threads_are_set(saved: Path) -> None:
-    before = torch.get_num_threads(), num_threads()
-    try:
-        load(settings_for(saved), cpu_threads=3)
-        assert num_threads() == 3
-        # Nothing of a step is left to torch that would be worth more.
-        assert torch.get_num_threads() == 1
-        load(settings_for(saved))
-        assert num_threads() == len(os.sched_getaffinity(0))
-    finally:
-        torch.set_num_threads(before[0])
-        set_num_threads(before[1])
+def test_threads_are_set(saved: Path, same_threads_afterwards: None) -> None:
+    load(settings_for(saved), cpu_threads=3)
+    assert num_threads() == 3
+    # Nothing of a step is left to torch that would be worth more.
+    assert torch.get_num_threads() == 1
+    load(settings_for(saved))
+    assert num_threads() == len(os.sched_getaffinity(0))
 
 
 @pytest.mark.parametrize(

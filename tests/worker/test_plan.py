@@ -2,13 +2,12 @@
 
 import dataclasses
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
-from octavo.kernels.threads import num_threads, set_num_threads
+from octavo.kernels.threads import set_num_threads
 from octavo.startup import StartupReport
 from octavo.v1.step_pb2 import KVGroup, WorkerReady
 from octavo.worker import plan
@@ -23,14 +22,6 @@ from tests.worker.tiny_models import save_tiny_llama, tiny_llama
 def saved(tmp_path: Path) -> Path:
     save_tiny_llama(tmp_path)
     return tmp_path
-
-
-@pytest.fixture
-def same_threads_afterwards() -> Iterator[None]:
-    before = torch.get_num_threads(), num_threads()
-    yield
-    torch.set_num_threads(before[0])
-    set_num_threads(before[1])
 
 
 @pytest.mark.parametrize("cpu_threads", [None, 1, 3])
